@@ -6,6 +6,7 @@ crosses the network is an age and is turned back into an instant by its receiver
 counted from before the question was asked.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -90,6 +91,7 @@ class Receiver:
     timeline: int | None = None
     latest_end_lsn: Lsn | None = None
     application_name: str | None = None  # what the primary's pg_stat_replication calls us
+    addresses: tuple[str, ...] = ()  # what `host` resolves to here
 
     @property
     def streaming(self) -> bool:
@@ -200,3 +202,244 @@ class LagLimit:
     @property
     def unlimited(self) -> bool:
         return self.lag_bytes is None and self.lag_seconds is None
+
+
+class Source(StrEnum):
+    """Who told us about a peer."""
+
+    AGENT = "agent"  # healthagent's own /peer
+    PATRONI = "patroni"  # a plain Patroni node's /patroni
+    POSTGRES = "postgres"  # its PostgreSQL itself, asked while its agent is silent
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One side of a conflict: a node at a timeline, since a node may come back on another."""
+
+    name: str
+    timeline: int
+
+    def __str__(self) -> str:
+        return f"{self.name} on timeline {self.timeline}"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The last moment at which a node answered 200 on /primary."""
+
+    system_identifier: int | None
+    timeline: int
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a peer says that it sees of another member: for people, never for a decision."""
+
+    name: str
+    heard: bool
+    role: Role | None
+    timeline: int | None
+    serving: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a peer says of itself, its ages turned into instants of our clock.
+
+    The speaker composed it between `asked_at` and `received_at`. Whatever permits is
+    counted from `asked_at`, whatever still forbids from `received_at`.
+    """
+
+    asked_at: Instant
+    received_at: Instant
+    source: Source
+    cluster: str
+    name: str
+    incarnation: str  # uuid of that agent's start
+    started_at: Instant  # not before that agent's start
+    snapshot: Snapshot | None  # None: it has no fresh one, `reason` says why
+    reason: Reason | str  # its own verdict on /primary; a newer agent may know words that we do not
+    serving: bool
+    stopped_serving_at: Instant | None = None  # not before its last 200; None: none in this incarnation
+    served: Served | None = None
+    yields_to: Candidate | None = None
+    high_water: tuple[tuple[int, int], ...] = ()  # (system identifier, timeline)
+    members_hash: str | None = None
+    witness: bool = False
+    version: str | None = None
+    address: str | None = None  # host:port of its PostgreSQL as other nodes reach it
+    sees: tuple[Sight, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    detail: str = ""
+    replica_ok: bool | None = None
+    replica_reason: str = ""
+
+    @property
+    def role(self) -> Role | None:
+        return self.snapshot.role if self.snapshot else None
+
+    @property
+    def timeline(self) -> int | None:
+        return self.snapshot.timeline if self.snapshot else None
+
+
+class Alarm(StrEnum):
+    """Why what a configured peer says is ignored."""
+
+    WRONG_NAME = "wrong_name"
+    FOREIGN_CLUSTER = "foreign_cluster"
+    SELF = "self"
+    DUPLICATE = "duplicate"
+    MISUNDERSTOOD = "misunderstood"  # an answer, but none that we can read
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A member other than this one: all that is known of it, however old."""
+
+    name: str
+    witness: bool = False
+    statement: Statement | None = None  # the last accepted one
+    silent_since: Instant | None = None  # when the first unanswered question was asked
+    heard_serving: Served | None = None  # the last time that it said so
+    served_until: Instant | None = None  # it may have served until then, and is not known as a replica since
+    alarm: Alarm | None = None
+    alarm_detail: str = ""
+    asked_directly: Snapshot | None = None  # by its DSN, while its agent is silent
+
+    @property
+    def counts(self) -> bool:
+        """Whether this entry is a member of its own."""
+        return self.alarm not in (Alarm.SELF, Alarm.DUPLICATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The last time that every peer was asked and has answered or run out of time."""
+
+    begun_at: Instant
+    ended_at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """An unbroken stretch of evidence that this node is primary on one timeline."""
+
+    system_identifier: int | None
+    timeline: int
+    since: Instant  # when this agent learned of it
+    seen_at: Instant  # asked_at of the last snapshot that showed it
+    newly: bool  # it must pass the start gate before it serves
+    broken: bool = False  # the evidence was lost; the next snapshot begins another term
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """Three witnesses of who the rightful primary is; each names one candidate or abstains."""
+
+    timeline: Candidate | None = None
+    followers: Candidate | None = None
+    incumbent: Candidate | None = None
+
+    def votes(self, candidate: Candidate) -> int:
+        return [self.timeline, self.followers, self.incumbent].count(candidate)
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """The other side of a conflict, and when it was last known to be a primary."""
+
+    candidate: Candidate
+    primary_at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Several primaries of one cluster: who, what the signals said, and who won."""
+
+    rivals: tuple[Rival, ...]
+    signals: Signals
+    winner: Candidate | None  # None: nobody is the clear winner
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """An operator took this node out of service."""
+
+    until: Instant | None  # None: until somebody ends it
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one decision must know of those before it. Replaced whole, never edited."""
+
+    started_at: Instant
+    high_water: Mapping[int, int] = field(default_factory=dict)  # system identifier -> served timeline
+    saved_high_water: Mapping[int, int] = field(default_factory=dict)  # the part that survives a crash
+    forgiven: tuple[int, int] | None = None  # a high-water mark that an operator cleared for this node
+    term: Term | None = None
+    served: Served | None = None
+    serving: bool = False  # the last verdict on /primary that anybody asked for
+    conflict: Conflict | None = None
+    yields_to: Candidate | None = None
+    yielded_until: Instant = float("-inf")  # since then this agent yields to nobody
+    maintenance: Maintenance | None = None
+    # replica: the last moment at which each was as it should be, None: not since the start
+    streamed_at: Instant | None = None
+    replayed_lsn: Lsn | None = None
+    followed_at: Instant | None = None
+    on_timeline_at: Instant | None = None
+    lagged_at: Instant | None = None  # the last moment above the configured limit
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Every input of one decision."""
+
+    now: Instant
+    name: str
+    local: Local
+    memory: Memory
+    peers: tuple[Peer, ...] = ()
+    round: Round | None = None
+    stopping: bool = False
+    addresses: Mapping[str, frozenset[tuple[str, int]]] = field(
+        default_factory=dict
+    )  # of members' PostgreSQL
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What an operator chose. Durations in seconds; names and defaults as in the configuration."""
+
+    cluster: str = "main"
+    witness: bool = False
+    max_age: float = 2.0
+    poll_interval: float = 0.5
+    system_identifier: int | None = None
+    demote_all: bool = False
+    demote_isolated: bool = False
+    isolation_after: float = 3.0
+    start_alone_after: float = 10.0
+    takeover_after: float = 10.0
+    drain: float = 3.0
+    round_max_age: float = 2.5
+    peer_max_age: float = 2.0
+    peer_interval: float = 0.5
+    peer_timeout: float = 1.0
+    snapshot_max_age: float = 3.0  # of a peer's snapshot, transit included
+    expected_members: int | None = None  # with discovery: this one included
+    durable: bool = True  # False: no state_dir, restarts forget
+    lag_limit: LagLimit = LagLimit()
+    grace: float = 10.0
+    hold: float = 5.0
+    require_primary: bool = False
+    no_load_balance: bool = False
+
+    @property
+    def silence(self) -> float:
+        """How long a serving peer that fell silent may still serve its side, drain included."""
+        if self.demote_isolated:
+            return self.isolation_after + self.peer_interval + self.peer_timeout + self.drain
+        return self.drain

@@ -1,0 +1,118 @@
+"""What is known of the other members, and how fresh it is.
+
+A member is *heard* while its agent's last answer is at most `peer_max_age` old,
+whatever it said. What it said of its PostgreSQL counts only while that snapshot was
+young enough too: an agent beside a frozen server is heard, and says nothing.
+"""
+
+from dataclasses import replace
+
+from .model import Alarm, Instant, Memory, Peer, Policy, Role, Served, Snapshot, Source, Statement, View
+
+
+def heard(peer: Peer, now: Instant, policy: Policy) -> Statement | None:
+    """The peer's last statement while it is fresh."""
+    statement = peer.statement
+    if statement is None or peer.alarm is not None:
+        return None
+    return statement if now - statement.asked_at <= policy.peer_max_age else None
+
+
+def snapshot_of(peer: Peer, now: Instant, policy: Policy) -> Snapshot | None:
+    """The fresh evidence of what the peer's PostgreSQL is, from its agent or else from itself."""
+    statement = heard(peer, now, policy)
+    if statement is not None:
+        snapshot = statement.snapshot
+        if snapshot and statement.received_at - snapshot.asked_at <= policy.snapshot_max_age:
+            return snapshot
+        return None
+    direct = peer.asked_directly
+    return direct if direct and direct.age(now) <= policy.snapshot_max_age else None
+
+
+def member_count(view: View, policy: Policy) -> int:
+    """The configured members, this one and witnesses included."""
+    if policy.expected_members is not None:
+        return policy.expected_members
+    return 1 + sum(peer.counts for peer in view.peers)
+
+
+def majority(members: int) -> int:
+    return members // 2 + 1
+
+
+def heard_count(view: View, policy: Policy) -> int:
+    """The members heard now, this one included."""
+    return 1 + sum(heard(peer, view.now, policy) is not None for peer in view.peers)
+
+
+def majority_heard_at(view: View, policy: Policy) -> Instant:
+    """The last moment at which answers of a majority, this one included, were in hand."""
+    needed = majority(member_count(view, policy)) - 1
+    if needed == 0:
+        return view.now
+    answers = sorted(
+        (peer.statement.received_at for peer in view.peers if peer.statement and peer.alarm is None),
+        reverse=True,
+    )
+    return answers[needed - 1] if len(answers) >= needed else view.memory.started_at
+
+
+def stale(timeline: int | None, system_identifier: int | None, memory: Memory) -> bool:
+    """Whether clients were already sent to a newer timeline of that cluster."""
+    if timeline is None or system_identifier is None:
+        return False
+    return timeline < memory.high_water.get(system_identifier, 0)
+
+
+def hear(peer: Peer, statement: Statement) -> Peer:
+    """Take in a peer's new statement; what it may have served before stays remembered."""
+    before = peer.statement
+    if before is not None and statement.asked_at < before.asked_at:
+        return peer  # overtaken on the way by a younger one
+    heard_serving, served_until = peer.heard_serving, peer.served_until
+    if statement.serving:
+        served_until = statement.received_at
+        if statement.snapshot is not None and statement.snapshot.timeline is not None:
+            heard_serving = Served(
+                statement.snapshot.system_identifier, statement.snapshot.timeline, statement.received_at
+            )
+    else:
+        if statement.stopped_serving_at is not None:
+            served_until = statement.stopped_serving_at
+        if (
+            before is not None
+            and before.incarnation != statement.incarnation
+            and peer.served_until is not None
+        ):
+            # the predecessor may have served until it died, and it had died when this one started
+            served_until = max(served_until or statement.started_at, statement.started_at)
+    if statement.role is Role.REPLICA and not statement.serving:
+        served_until = None
+    return replace(
+        peer,
+        statement=statement,
+        silent_since=None,
+        heard_serving=heard_serving,
+        served_until=served_until,
+        alarm=None,
+        alarm_detail="",
+        asked_directly=None,
+    )
+
+
+def miss(peer: Peer, asked_at: Instant) -> Peer:
+    """Note that a question of `asked_at` went unanswered; what was heard before ages by itself."""
+    if peer.silent_since is not None or (peer.statement and peer.statement.asked_at >= asked_at):
+        return peer
+    return replace(peer, silent_since=asked_at)
+
+
+def refuse(peer: Peer, alarm: Alarm, detail: str) -> Peer:
+    """Ignore what an entry says, and remember why; it stays in the number of members."""
+    return replace(peer, alarm=alarm, alarm_detail=detail, silent_since=None)
+
+
+def is_agent(statement: Statement) -> bool:
+    """Whether the speaker knows our protocol: only such a one can yield."""
+    return statement.source is Source.AGENT

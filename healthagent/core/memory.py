@@ -1,0 +1,201 @@
+"""What the next decision must know of the past: terms, high-water mark, conflicts, yielding.
+
+`remember` is called after every piece of evidence and before every answer. Time alone
+only ever relaxes what it returns (a grace that runs out, a winner that stays away), so
+calling it late can refuse too long and can never permit too early.
+
+The yielding protocol. A primary that is not serving says to whom it yields, from the
+first moment that it shows itself as primary. It stops yielding only by a completed
+decision that it wins, and serves only after every live rival has said, in answer to a
+question asked after that, that it yields in turn. Two nodes therefore never both hold
+the other's word: whoever stopped yielding later asks later, and hears no.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from .conflict import resolve
+from .members import stale
+from .model import Candidate, Conflict, Memory, Policy, Role, Served, Term, Verdict, View
+from .replica import follows_rightly, lag_within, on_right_timeline
+
+KNOWN_CLUSTERS = 16  # system identifiers whose mark is kept: a bound, not a feature
+
+
+def remember(view: View, policy: Policy) -> Memory:
+    """The memory after the evidence in `view`."""
+    memory = replace(view.memory, high_water=_high_water(view))
+    memory = replace(memory, term=_term(replace(view, memory=memory), policy))
+    snapshot = view.local.snapshot
+    if snapshot is not None and snapshot.role is Role.REPLICA:
+        memory = replace(memory, conflict=None, yields_to=None, forgiven=None)
+        return _follow(replace(view, memory=memory), policy)
+    memory = replace(memory, streamed_at=None, followed_at=None, on_timeline_at=None, lagged_at=None)
+    conflict = resolve(replace(view, memory=memory), policy)
+    return _yield(replace(view, memory=replace(memory, conflict=conflict)), policy)
+
+
+def serve(memory: Memory, verdict: Verdict, view: View, policy: Policy) -> Memory:
+    """Note what was answered on /primary: the drain of others is counted from our last 200."""
+    term = memory.term
+    if not verdict.ok or term is None:
+        return replace(memory, serving=False) if memory.serving else memory
+    served = Served(term.system_identifier, term.timeline, view.now)
+    memory = replace(memory, serving=True, served=served)
+    return memory if policy.durable else raise_high_water(memory, served)
+
+
+def raise_high_water(memory: Memory, served: Served, saved: bool = True) -> Memory:
+    """Let the mark cover the timeline that is, or is about to be, served."""
+    if served.system_identifier is None:
+        return memory
+    known = {served.system_identifier: served.timeline}
+    memory = replace(memory, high_water=_higher(memory.high_water, known))
+    return replace(memory, saved_high_water=_higher(memory.saved_high_water, known)) if saved else memory
+
+
+def _higher(mark: Mapping[int, int], other: Mapping[int, int]) -> Mapping[int, int]:
+    if all(mark.get(cluster, 0) >= timeline for cluster, timeline in other.items()):
+        return mark
+    merged = dict(mark)
+    for cluster, timeline in other.items():
+        if cluster in merged or len(merged) < KNOWN_CLUSTERS:
+            merged[cluster] = max(merged.get(cluster, 0), timeline)
+    return merged
+
+
+def _high_water(view: View) -> Mapping[int, int]:
+    mark = view.memory.high_water
+    for peer in view.peers:
+        statement = peer.statement
+        if statement is None or peer.alarm is not None:
+            continue
+        if statement.high_water:
+            mark = _higher(mark, dict(statement.high_water))
+        snapshot = statement.snapshot
+        if statement.serving and snapshot and snapshot.system_identifier and snapshot.timeline:
+            mark = _higher(mark, {snapshot.system_identifier: snapshot.timeline})
+    return mark
+
+
+def _term(view: View, policy: Policy) -> Term | None:
+    snapshot, failure, term = view.local.snapshot, view.local.failure, view.memory.term
+    if snapshot is not None and snapshot.role is Role.REPLICA:
+        return None
+    lost = failure is not None and failure.conclusive
+    if snapshot is None or lost or snapshot.age(view.now) > policy.max_age:
+        return replace(term, broken=True) if term and not term.broken else term
+    if snapshot.timeline is None:
+        return None
+    if (
+        term is not None
+        and not term.broken
+        and (term.system_identifier, term.timeline) == (snapshot.system_identifier, snapshot.timeline)
+        and snapshot.asked_at - term.seen_at <= policy.max_age
+    ):
+        return term if term.seen_at == snapshot.asked_at else replace(term, seen_at=snapshot.asked_at)
+    served = view.memory.served
+    undisturbed = (
+        served is not None
+        and (served.system_identifier, served.timeline) == (snapshot.system_identifier, snapshot.timeline)
+        and view.now - served.at <= policy.takeover_after
+    )
+    return Term(
+        snapshot.system_identifier,
+        snapshot.timeline,
+        since=view.now,
+        seen_at=snapshot.asked_at,
+        newly=not undisturbed,
+    )
+
+
+def is_newly(view: View) -> bool:
+    """Whether this primary has still to pass the start gate."""
+    term, served = view.memory.term, view.memory.served
+    return (
+        term is not None
+        and term.newly
+        and not (served is not None and served.timeline == term.timeline and served.at >= term.since)
+    )
+
+
+def round_complete(view: View) -> bool:
+    """Whether every peer was asked, and answered or ran out of time, since this node is primary."""
+    term = view.memory.term
+    if not view.peers:
+        return True
+    return term is not None and view.round is not None and view.round.begun_at >= term.since
+
+
+def _yield(view: View, policy: Policy) -> Memory:
+    memory, term, conflict = view.memory, view.memory.term, view.memory.conflict
+    if term is None:
+        return memory
+    own = Candidate(view.name, term.timeline)
+    if conflict is not None and conflict.winner not in (None, own):
+        return replace(memory, yields_to=conflict.winner)
+    if memory.yields_to is not None:
+        if round_complete(view) and _wins(conflict, own):
+            return replace(memory, yields_to=None, yielded_until=view.now)
+        return memory
+    if memory.serving or not is_newly(view) or _settled(conflict, own, view):
+        return memory
+    return replace(memory, yields_to=_first_serving(view))
+
+
+def _wins(conflict: Conflict | None, own: Candidate) -> bool:
+    return conflict is None or conflict.winner == own
+
+
+def _settled(conflict: Conflict | None, own: Candidate, view: View) -> bool:
+    """Whether a completed decision of this term said that this node wins."""
+    term = view.memory.term
+    return term is not None and view.memory.yielded_until >= term.since and _wins(conflict, own)
+
+
+def _first_serving(view: View) -> Candidate | None:
+    """A primary that was serving when it was last heard: it may have the clients still."""
+    term = view.memory.term
+    for peer in view.peers:
+        statement = peer.statement
+        if statement is None or peer.alarm is not None or not statement.serving or statement.timeline is None:
+            continue
+        snapshot = statement.snapshot
+        if snapshot is None or term is None or snapshot.system_identifier != term.system_identifier:
+            continue
+        if not stale(snapshot.timeline, snapshot.system_identifier, view.memory):
+            return Candidate(peer.name, statement.timeline)
+    return None
+
+
+def _follow(view: View, policy: Policy) -> Memory:
+    """When this replica was last as it should be."""
+    memory, snapshot, now = view.memory, view.local.snapshot, view.now
+    if snapshot is None or snapshot.age(now) > policy.max_age:
+        return memory
+    replayed = snapshot.replayed_lsn
+    progress = (
+        snapshot.restores_from_archive
+        and replayed is not None
+        and memory.replayed_lsn is not None
+        and replayed > memory.replayed_lsn
+    )
+    if snapshot.streaming or progress:
+        memory = replace(memory, streamed_at=snapshot.asked_at)
+    if replayed != memory.replayed_lsn:
+        memory = replace(memory, replayed_lsn=replayed)
+    if follows_rightly(view, policy):
+        memory = replace(memory, followed_at=now)
+    if on_right_timeline(view, policy):
+        memory = replace(memory, on_timeline_at=now)
+    if not policy.lag_limit.unlimited and lag_within(view, policy, policy.lag_limit) is False:
+        memory = replace(memory, lagged_at=now)
+    return memory
+
+
+def lost_to(view: View) -> Candidate | None:
+    """The winner of a conflict that this node lost."""
+    conflict, term = view.memory.conflict, view.memory.term
+    if conflict is None or term is None or conflict.winner is None:
+        return None
+    return None if conflict.winner == Candidate(view.name, term.timeline) else conflict.winner
