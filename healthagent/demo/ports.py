@@ -1,0 +1,24 @@
+"""Ports for servers on loopback."""
+
+import random
+import socket
+from pathlib import Path
+
+
+def free_port() -> int:
+    """A loopback TCP port that is free now and stays free of other programs' outgoing connections.
+
+    Not `bind(0)`: that yields a port of the ephemeral range, which any outgoing connection may take
+    between a server's stop and its restart.
+    """
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    candidates = range(10_000, ephemeral) if ephemeral > 12_000 else range(ephemeral, 60_000)
+    while True:
+        port = random.SystemRandom().choice(candidates)  # not the shared generator: hypothesis seeds that one
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
