@@ -218,10 +218,7 @@ def lag_within(view: View, policy: Policy, limit: LagLimit, received: bool = Fal
 
 
 def _refused_by_lag(view: View, policy: Policy, ask: Ask) -> Verdict | None:
-    if ask.readiness and not ask.limit.unlimited:
-        limits = [ask.limit]
-    else:
-        limits = [ask.limit, policy.lag_limit]
+    limits = [ask.limit] if ask.readiness and not ask.limit.unlimited else [ask.limit, policy.lag_limit]
     for limit in limits:
         within = True if limit.unlimited else lag_within(view, policy, limit, ask.received)
         if within is None:
