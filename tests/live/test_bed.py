@@ -1,4 +1,4 @@
-"""The bed of the live tests: real clusters start, stream, break and mend as asked, and leave nothing behind."""
+"""The bed of the live tests: clusters start, stream, break and mend as asked, and leave nothing behind."""
 
 import os
 import signal
