@@ -1,0 +1,69 @@
+"""The words between the agents, pgpool and the bridge."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from healthagent.core.model import Role
+
+
+class Says(StrEnum):
+    """What a node's agent says, in the words that matter to pgpool."""
+
+    PRIMARY = "primary"  # /primary is 200
+    REPLICA = "replica"  # /replica is 200
+    UNFIT_REPLICA = "unfit_replica"  # in recovery, /replica is 503: lagging, not streaming, ...
+    REFUSED = "refused"  # clients must be kept off: a primary that lost or may have lost, or maintenance
+    DOWN = "down"  # the agent answers and says that PostgreSQL is down
+    UNDECIDED = "undecided"  # the agent answers, but nothing that pgpool should act upon
+    UNKNOWN = "unknown"  # no answer, or not a believable one
+
+
+class Status(StrEnum):
+    """What pgpool does with a backend, as pgpool spells it."""
+
+    UNUSED = "unused"
+    WAITING = "waiting"  # attached, no session has used it yet
+    UP = "up"
+    DOWN = "down"
+    QUARANTINE = "quarantine"  # the watchdog's own business
+
+    @property
+    def attached(self) -> bool:
+        return self in (Status.WAITING, Status.UP)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A backend in pgpool's own mind: shared memory, so that asking never waits for PostgreSQL."""
+
+    index: int
+    host: str
+    port: int
+    status: Status
+    is_primary: bool  # pgpool sends writes here
+
+
+@dataclass(frozen=True, slots=True)
+class LiveInfo:
+    """What PostgreSQL of a backend told pgpool just now."""
+
+    can_log_in: bool | None
+    role: Role | None
+    delay: float  # replication delay: bytes, or seconds when pgpool was told to measure time
+
+
+class Kind(StrEnum):
+    """What the bridge may ask of pgpool."""
+
+    DETACH = "detach"
+    ATTACH = "attach"
+    PROMOTE = "promote"  # only moves pgpool's primary; PostgreSQL is not promoted
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One request to pgpool, and the sentence that explains it."""
+
+    kind: Kind
+    index: int
+    why: str
