@@ -33,6 +33,15 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What an agent told the bridge, or why it told nothing."""
+
+    says: Says = Says.UNKNOWN
+    role: Role | None = None  # PostgreSQL's own role, whatever the verdict
+    why: str = "no agent is configured for it"
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """A backend in pgpool's own mind: shared memory, so that asking never waits for PostgreSQL."""
 
@@ -67,3 +76,23 @@ class Action:
     kind: Kind
     index: int
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One backend in one poll: what its agent says, what pgpool thinks, and what PostgreSQL told pgpool."""
+
+    name: str
+    told: Told
+    backend: Backend
+    live: LiveInfo | None = None
+
+    @property
+    def index(self) -> int:
+        return self.backend.index
+
+    @property
+    def contradicted(self) -> bool:
+        """Agent and pgpool see different roles: it changed just now, or the backend is another node's."""
+        live_role = self.live.role if self.live else None
+        return None not in (self.told.role, live_role) and self.told.role is not live_role
