@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
+OLDEST = 12  # the oldest major version that healthagent supports
 INSTALL = "apt-get install -y --no-install-recommends postgresql"
 
 
@@ -57,7 +58,7 @@ def find_binaries(major: int | None = None) -> Binaries | Missing:
         if isinstance(version, Missing):
             problems.append(version.problem)
             continue
-        if major is not None and _number(version) != major:
+        if _number(version) < OLDEST or (major is not None and _number(version) != major):
             continue
         own = folder if (folder / "psql").exists() else client
         if own is None:
