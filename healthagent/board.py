@@ -27,6 +27,7 @@ from .core.model import (
     Snapshot,
     Source,
     Statement,
+    Tag,
     Verdict,
     View,
 )
@@ -46,7 +47,7 @@ class Identity:
     cluster: str
     incarnation: str
     address: str | None = None  # host:port of the PostgreSQL as other nodes reach it
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, Tag] = field(default_factory=dict)
 
 
 class Board:
@@ -268,7 +269,7 @@ class Board:
         reads = self.replica(now)
         memory, snapshot = self.memory, self._told(now)
         served = memory.served
-        stopped = served is not None and not verdict.ok
+        not_serving_for = None if served is None or verdict.ok else now - _stopped_at(served, memory)
         return Message(
             cluster=self.identity.cluster,
             name=self.identity.name,
@@ -280,7 +281,7 @@ class Board:
             members_hash=self.members_hash(),
             address=self.identity.address,
             snapshot=None if snapshot is None else said_of(snapshot, now),
-            not_serving_for=max(0.0, now - served.at) if served is not None and stopped else None,
+            not_serving_for=None if not_serving_for is None else max(0.0, not_serving_for),
             last_served=None if served is None else _said_served(served, now),
             yields_to=CandidateSaid(memory.yields_to.name, memory.yields_to.timeline)
             if memory.yields_to is not None
@@ -290,7 +291,7 @@ class Board:
             detail=verdict.detail,
             replica_ok=reads.ok,
             replica_reason=reads.reason,
-            tags=dict(self.identity.tags),
+            tags={name: tag_text(value) for name, value in self.identity.tags.items()},
             sees=[self._sight(peer, now) for peer in self.peers.values()],
         )
 
@@ -319,6 +320,19 @@ class Board:
         """How many members there are, and how many are heard, this one included in both."""
         view = self.view(now)
         return member_count(view, self.policy), heard_count(view, self.policy)
+
+
+def _stopped_at(served: Served, memory: Memory) -> Instant:
+    """When the last 200 was given, at the latest: a predecessor of this agent may have gone on after
+    its last note in the state file, but not past the next note, nor past our start."""
+    if served.at >= memory.started_at:
+        return served.at
+    return min(memory.started_at, served.at + SAVE_SERVED_EVERY)
+
+
+def tag_text(value: Tag) -> str:
+    """A tag as a query or a peer spells it: `ssd: true` is "true"."""
+    return value if isinstance(value, str) else str(value).lower()
 
 
 def _said_served(served: Served, now: Instant) -> ServedSaid:

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 Instant = float  # CLOCK_BOOTTIME seconds of this machine
 Lsn = int  # WAL position in bytes
+Tag = bool | int | float | str  # as the operator wrote it
 
 
 def lsn_text(lsn: Lsn) -> str:

@@ -1,0 +1,1 @@
+"""The HTTP face of the agent: answers from memory, whatever PostgreSQL and the peers do."""
