@@ -17,8 +17,9 @@ from contextlib import ExitStack
 import pytest
 
 from healthagent.demo import ports
-from healthagent.demo.binaries import Binaries, Missing, find_binaries
+from healthagent.demo.binaries import Binaries, Missing
 from healthagent.demo.cluster import Cluster, Template
+from healthagent.demo.fetch import find_or_fetch
 from healthagent.demo.postgres import Node, Place
 
 
@@ -35,8 +36,8 @@ def rewrite(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def binaries() -> Binaries:
-    """The PostgreSQL that live tests run; without one they fail, with the command that installs it."""
-    found = find_binaries()
+    """The PostgreSQL that live tests run, fetched if there is none; if that fails the tests fail, with the cure."""
+    found = find_or_fetch()
     if isinstance(found, Missing):
         pytest.fail(found.problem, pytrace=False)
     return found

@@ -1,0 +1,62 @@
+# Everything one does with a checkout. `make` lists it; ARGS="..." is passed on to the program behind a target.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+BIN := .venv/bin
+LOCKS := requirements/run.txt requirements/build.txt requirements/dev.txt
+COMPILE = .cache/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+          --no-emit-index-url --no-header --no-annotate $(ARGS)
+IMAGE ?= healthagent
+
+help: ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r target words; do \
+	    printf '  make %-8s %s\n' "$$target" "$$words"; done
+
+demo: .venv/run.stamp ## start a 3-node cluster with agents on loopback and walk through failover and split brain
+	@$(BIN)/healthagent demo $(ARGS)
+
+test: .venv/dev.stamp system-packages ## run every check and every test; as root, installs the programs that tests need
+	@scripts/test.sh
+
+style: .venv/dev.stamp ## check the code's style and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/dev.stamp ## check types, and who imports whom
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+matrix: .venv/dev.stamp ## run the live tests with every supported PostgreSQL version
+	$(BIN)/pytest -m matrix $(ARGS)
+
+bench: .venv/dev.stamp ## measure side by side with other health checks
+	$(BIN)/python -m bench $(ARGS)
+
+image: ## build the container image with buildah, podman or docker (IMAGE=name)
+	@if command -v buildah >/dev/null; then buildah bud --format docker -t "$(IMAGE)" $(ARGS) .; \
+	elif command -v podman >/dev/null; then podman build --format docker -t "$(IMAGE)" $(ARGS) .; \
+	elif command -v docker >/dev/null; then docker build -t "$(IMAGE)" $(ARGS) .; \
+	else echo "make image needs buildah, podman or docker: apt-get install -y buildah" >&2; exit 1; fi
+
+lock: .cache/uv/bin/uv ## pin requirements/*.txt for what pyproject.toml asks (newest versions: ARGS=--upgrade)
+	$(COMPILE) pyproject.toml -o requirements/run.txt
+	$(COMPILE) --group build -c requirements/run.txt -o requirements/build.txt
+	$(COMPILE) pyproject.toml --group dev -c requirements/run.txt -c requirements/build.txt -o requirements/dev.txt
+
+clean: ## remove everything that make has made
+	rm -rf .venv .cache dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+system-packages:
+	@scripts/system-packages.sh
+
+.venv/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml
+	@scripts/venv.sh run
+
+.venv/dev.stamp: $(LOCKS) pyproject.toml
+	@scripts/venv.sh dev
+
+.cache/uv/bin/uv:
+	python3 -m venv .cache/uv
+	.cache/uv/bin/pip --quiet install uv
+
+.PHONY: help demo test style types matrix bench image lock clean system-packages

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# All checks of the project, each one even if an earlier one failed; the exit code tells of any failure.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+PATH=$PWD/.venv/bin:$PATH
+status=0
+
+check() {
+    echo "== $*"
+    "$@" || status=1
+}
+
+check ruff check --quiet
+check ruff format --quiet --check
+check mypy
+check lint-imports
+check pytest -q -m "not live" --numprocesses=2
+# One after another: these look at time-outs of real servers, on a machine that may have two cores.
+check pytest -q -m live
+exit $status
