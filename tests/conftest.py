@@ -36,7 +36,7 @@ def rewrite(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def binaries() -> Binaries:
-    """The PostgreSQL that live tests run, fetched if there is none; if that fails the tests fail, with the cure."""
+    """The PostgreSQL that live tests run, fetched if there is none; they fail, with the cure, without."""
     found = find_or_fetch()
     if isinstance(found, Missing):
         pytest.fail(found.problem, pytrace=False)
