@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from . import __version__
-from .core.members import hear, heard, heard_count, member_count, miss, refuse, snapshot_of
+from .core.members import hear, heard, heard_count, last_round, member_count, miss, refuse, snapshot_of
 from .core.memory import raise_high_water, remember, serve
 from .core.model import (
     Alarm,
+    Call,
     Failure,
     Instant,
     Local,
@@ -22,7 +23,6 @@ from .core.model import (
     Policy,
     Reason,
     Role,
-    Round,
     Served,
     Snapshot,
     Source,
@@ -36,6 +36,7 @@ from .core.replica import PLAIN, Ask, decide_replica, decide_sync
 from .wire import CandidateSaid, HighWaterSaid, Message, ServedSaid, SightSaid, said_of
 
 SETTLED = 0.05  # seconds for which a memory without new evidence is reused: time only ever relaxes it
+FROZEN = 0.5  # seconds that a call may overrun its budget on a busy machine
 SAVE_SERVED_EVERY = 5.0  # seconds: how stale the stored last service may be
 
 
@@ -61,7 +62,6 @@ class Board:
         self.memory = memory
         self.local = Local()
         self.peers: dict[str, Peer] = {peer.name: peer for peer in peers}
-        self.round: Round | None = None
         self.stopping = False
         self.addresses: Mapping[str, frozenset[tuple[str, int]]] = {}
         self.evidence_version = 0  # grows with each piece of evidence: a rendered body is good until then
@@ -118,10 +118,14 @@ class Board:
         if peer is not None:
             self._know_peer(replace(peer, asked_directly=snapshot), now)
 
-    def end_round(self, begun_at: Instant, now: Instant) -> None:
-        """Note that every peer was asked since `begun_at`, and answered or ran out of time."""
-        self.round = Round(begun_at, now)
-        self._changed(now)
+    def end_call(self, entry: str, begun_at: Instant, now: Instant) -> None:
+        """Note that a question to a peer is over, however it ended.
+
+        One that took far longer than its budget spanned a freeze of this agent: it says nothing of now.
+        """
+        peer = self.peers.get(entry)
+        if peer is not None and now - begun_at <= self.policy.peer_timeout + FROZEN:
+            self._know_peer(replace(peer, last_call=Call(begun_at, now)), now)
 
     def replace_peers(self, peers: Iterable[Peer], now: Instant) -> None:
         """Take a new list of peers; what is known of those that stay is kept."""
@@ -176,7 +180,6 @@ class Board:
             self.local,
             self.memory,
             tuple(self.peers.values()),
-            self.round,
             self.stopping,
             self.addresses,
         )
@@ -302,7 +305,7 @@ class Board:
         primary that says so too early would look like one that yields to nobody, and take
         the rightful one down; before that round it cannot serve either.
         """
-        if any(peer.counts for peer in self.peers.values()) and self.round is None:
+        if any(peer.counts for peer in self.peers.values()) and last_round(self._view(now)) is None:
             return None
         return self.local.snapshot if self.running(now).ok else None
 

@@ -37,7 +37,7 @@ def rival_of(peer: Peer, view: View, policy: Policy) -> Candidate | None:
         return None
     if stale(snapshot.timeline, snapshot.system_identifier, view.memory):
         return None
-    return Candidate(peer.name, snapshot.timeline)
+    return Candidate(peer.label, snapshot.timeline)
 
 
 def resolve(view: View, policy: Policy) -> Conflict | None:
@@ -86,7 +86,7 @@ def _outlives_its_evidence(rival: Rival, conflict: Conflict, view: View, policy:
         return gone_for < policy.takeover_after
     if conflict.winner is not None:
         return False
-    peer = next((peer for peer in view.peers if peer.name == rival.candidate.name), None)
+    peer = next((peer for peer in view.peers if peer.label == rival.candidate.name), None)
     if peer is None:
         return False  # an operator removed it from the configuration
     snapshot = snapshot_of(peer, view.now, policy)
@@ -124,7 +124,7 @@ def _serves(candidate: Candidate, view: View, policy: Policy) -> bool:
     if candidate.name == view.name:
         occasions = [view.memory.served]
     else:
-        peer = next((peer for peer in view.peers if peer.name == candidate.name), None)
+        peer = next((peer for peer in view.peers if peer.label == candidate.name), None)
         occasions = [peer.heard_serving, peer.statement.served if peer.statement else None] if peer else []
     return any(
         served is not None
@@ -137,7 +137,7 @@ def _serves(candidate: Candidate, view: View, policy: Policy) -> bool:
 def _followed(candidates: list[Candidate], view: View, policy: Policy) -> Candidate | None:
     """The candidate that a majority of the configured data nodes other than the candidates stream from."""
     names = {candidate.name for candidate in candidates}
-    voters = [peer for peer in view.peers if not peer.witness and peer.counts and peer.name not in names]
+    voters = [peer for peer in view.peers if not peer.witness and peer.counts and peer.label not in names]
     votes = [upstream(snapshot_of(peer, view.now, policy), view) for peer in voters]
     for candidate in candidates:
         if votes.count(candidate.name) > len(voters) / 2:

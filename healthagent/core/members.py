@@ -7,7 +7,7 @@ young enough too: an agent beside a frozen server is heard, and says nothing.
 
 from dataclasses import replace
 
-from .model import Alarm, Instant, Memory, Peer, Policy, Role, Served, Snapshot, Source, Statement, View
+from .model import Alarm, Call, Instant, Memory, Peer, Policy, Role, Served, Snapshot, Source, Statement, View
 
 
 def heard(peer: Peer, now: Instant, policy: Policy) -> Statement | None:
@@ -35,6 +35,19 @@ def member_count(view: View, policy: Policy) -> int:
     if policy.expected_members is not None:
         return policy.expected_members
     return 1 + sum(peer.counts for peer in view.peers)
+
+
+def last_round(view: View) -> Call | None:
+    """The last time by which every peer had been asked, and had answered or run out of time.
+
+    Each peer is asked at its own pace, so that a silent one slows no other; a round is what
+    the slowest has completed.
+    """
+    calls = [peer.last_call for peer in view.peers if peer.counts]
+    known = [call for call in calls if call is not None]
+    if not known or len(known) < len(calls):
+        return None
+    return Call(min(call.begun_at for call in known), min(call.ended_at for call in known))
 
 
 def majority(members: int) -> int:

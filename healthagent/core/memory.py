@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from .conflict import resolve
-from .members import stale
+from .members import last_round, stale
 from .model import Candidate, Conflict, Memory, Policy, Role, Served, Term, Verdict, View
 from .replica import follows_rightly, lag_within, on_right_timeline
 
@@ -121,10 +121,10 @@ def is_newly(view: View) -> bool:
 
 def round_complete(view: View) -> bool:
     """Whether every peer was asked, and answered or ran out of time, since this node is primary."""
-    term = view.memory.term
-    if not view.peers:
+    term, last = view.memory.term, last_round(view)
+    if not any(peer.counts for peer in view.peers):
         return True
-    return term is not None and view.round is not None and view.round.begun_at >= term.since
+    return term is not None and last is not None and last.begun_at >= term.since
 
 
 def _yield(view: View, policy: Policy) -> Memory:
@@ -164,7 +164,7 @@ def _first_serving(view: View) -> Candidate | None:
         if snapshot is None or term is None or snapshot.system_identifier != term.system_identifier:
             continue
         if not stale(snapshot.timeline, snapshot.system_identifier, view.memory):
-            return Candidate(peer.name, statement.timeline)
+            return Candidate(peer.label, statement.timeline)
     return None
 
 

@@ -296,11 +296,20 @@ class Alarm(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A question to a peer, or a round of them, that was answered or ran out of time."""
+
+    begun_at: Instant
+    ended_at: Instant
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """A member other than this one: all that is known of it, however old."""
 
     name: str
     witness: bool = False
+    discovered: bool = False
     statement: Statement | None = None  # the last accepted one
     silent_since: Instant | None = None  # when the first unanswered question was asked
     heard_serving: Served | None = None  # the last time that it said so
@@ -308,19 +317,17 @@ class Peer:
     alarm: Alarm | None = None
     alarm_detail: str = ""
     asked_directly: Snapshot | None = None  # by its DSN, while its agent is silent
+    last_call: Call | None = None
+
+    @property
+    def label(self) -> str:
+        """Its own name where it was found by DNS and only an address is configured."""
+        return self.statement.name if self.discovered and self.statement else self.name
 
     @property
     def counts(self) -> bool:
         """Whether this entry is a member of its own."""
         return self.alarm not in (Alarm.SELF, Alarm.DUPLICATE)
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """The last time that every peer was asked and has answered or run out of time."""
-
-    begun_at: Instant
-    ended_at: Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +410,6 @@ class View:
     local: Local
     memory: Memory
     peers: tuple[Peer, ...] = ()
-    round: Round | None = None
     stopping: bool = False
     addresses: Mapping[str, frozenset[tuple[str, int]]] = field(
         default_factory=dict

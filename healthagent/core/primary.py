@@ -8,6 +8,7 @@ from .members import (
     heard,
     heard_count,
     is_agent,
+    last_round,
     majority,
     majority_heard_at,
     member_count,
@@ -133,7 +134,7 @@ def _refused_by_identity(view: View, policy: Policy) -> Verdict | None:
         if snapshot.system_identifier != own:
             return _no(
                 Reason.SYSTEM_ID_MISMATCH,
-                f"{peer.name} is a primary with system identifier {snapshot.system_identifier}, "
+                f"{peer.label} is a primary with system identifier {snapshot.system_identifier}, "
                 f"this one has {own}; set system_identifier to say which cluster is meant",
             )
     return None
@@ -144,10 +145,11 @@ def _refused_by_gate(view: View, policy: Policy) -> Verdict | None:
     term = view.memory.term
     if term is None or not any(peer.counts for peer in view.peers):
         return None
-    if view.round is None or not round_complete(view):
+    last = last_round(view)
+    if last is None or not round_complete(view):
         # after lost evidence too: meanwhile a standby may have been promoted and been told that we are down
         return _no(Reason.START_GATE, "newly primary: not every peer has been asked yet")
-    since_round = view.now - view.round.ended_at
+    since_round = view.now - last.ended_at
     if since_round > policy.round_max_age:
         return _no(
             Reason.START_GATE,
@@ -205,14 +207,14 @@ def _refused_by_drain(view: View, policy: Policy) -> Verdict | None:
 def _still_serving(peer: Peer, view: View, policy: Policy) -> Verdict | None:
     statement = heard(peer, view.now, policy)
     if statement is not None and statement.serving:
-        return _no(Reason.RIVAL_DRAINING, f"{peer.name} still answers 200 on /primary")
+        return _no(Reason.RIVAL_DRAINING, f"{peer.label} still answers 200 on /primary")
     if peer.served_until is None or (peer.statement and peer.statement.serving):
         return None
     stopped_for = view.now - peer.served_until
     if stopped_for < policy.drain:
         return _no(
             Reason.RIVAL_DRAINING,
-            f"{peer.name} stopped serving {max(stopped_for, 0):.1f} s ago, "
+            f"{peer.label} stopped serving {max(stopped_for, 0):.1f} s ago, "
             f"its clients have {policy.drain:g} s to leave",
         )
     return None
@@ -227,7 +229,7 @@ def _unyielding(peer: Peer, view: View, policy: Policy) -> Verdict | None:
     if is_agent(statement) and statement.yields_to == own and statement.asked_at >= since:
         return None
     return _no(
-        Reason.RIVAL_DRAINING, f"{peer.name} is a primary too and has not said that it yields to {own}"
+        Reason.RIVAL_DRAINING, f"{peer.label} is a primary too and has not said that it yields to {own}"
     )
 
 
@@ -240,7 +242,7 @@ def _fell_silent(peer: Peer, view: View, policy: Policy) -> Verdict | None:
     if silent_for < policy.silence:
         return _no(
             Reason.RIVAL_SILENT,
-            f"{peer.name} was serving when it fell silent {silent_for:.1f} s ago; "
+            f"{peer.label} was serving when it fell silent {silent_for:.1f} s ago; "
             f"{policy.silence:g} s must pass",
         )
     return None

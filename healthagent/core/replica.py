@@ -103,7 +103,7 @@ def _primary_known(view: View, policy: Policy) -> bool:
 def follows_rightly(view: View, policy: Policy) -> bool:
     """Whether the node that this one streams from is not known to be superseded."""
     source = upstream(view.local.snapshot, view)
-    peer = next((peer for peer in view.peers if peer.name == source), None)
+    peer = next((peer for peer in view.peers if peer.label == source), None)
     if peer is None:
         return True
     snapshot = snapshot_of(peer, view.now, policy)
@@ -133,7 +133,7 @@ def _refused_by_replication(view: View, policy: Policy) -> Verdict | None:
             )
         return _no(
             Reason.REPLICATION_DOWN,
-            f"{found[0].name} is primary, but this node has not streamed {_since(memory.streamed_at, now)} "
+            f"{found[0].label} is primary, but this node has not streamed {_since(memory.streamed_at, now)} "
             f"(grace {policy.grace:g} s)",
         )
     if not follows_rightly(view, policy) and _past(memory.followed_at, now, policy):
@@ -145,7 +145,7 @@ def _refused_by_replication(view: View, policy: Policy) -> Verdict | None:
     if found and not on_right_timeline(view, policy) and _past(memory.on_timeline_at, now, policy):
         return _no(
             Reason.TIMELINE_DIFFERS,
-            f"timeline {snapshot.timeline} here, but {found[0].name} is primary on {found[1].timeline}",
+            f"timeline {snapshot.timeline} here, but {found[0].label} is primary on {found[1].timeline}",
         )
     return None
 

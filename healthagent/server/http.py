@@ -51,7 +51,7 @@ class Surface:
 
     async def listen_unix(self, path: Path) -> None:
         """Answer on a Unix socket, which only those who may enter its folder reach."""
-        path.unlink(missing_ok=True)
+        _remove(path)
         self._listeners.append(await self._loop.create_unix_server(self._server, path, backlog=BACKLOG))
 
     async def close(self) -> None:
@@ -97,6 +97,10 @@ class Surface:
         state = request.headers.get("X-Haproxy-Server-State")
         if state is not None:
             self.haproxy_states[f"{request.remote}"] = state[:512]
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 def _plain(path: str) -> str:

@@ -3,7 +3,7 @@
 from .. import __version__
 from ..board import Board
 from ..core.conflict import spelled_signals
-from ..core.members import heard, snapshot_of
+from ..core.members import heard, last_round, snapshot_of
 from ..core.memory import is_newly
 from ..core.model import (
     Candidate,
@@ -56,11 +56,8 @@ def status_json(board: Board, now: Instant, alarms: list[str]) -> Json:
         "members": {"configured": members, "heard": present, "hash": board.members_hash()},
         "peers": [_peer(peer, board, now) for peer in board.peers.values()],
         "round": None
-        if board.round is None
-        else {
-            "began": round(now - board.round.begun_at, 3),
-            "ended": round(now - board.round.ended_at, 3),
-        },
+        if (last := last_round(view)) is None
+        else {"began": round(now - last.begun_at, 3), "ended": round(now - last.ended_at, 3)},
         "high_water": _mark(memory),
         "term": None
         if memory.term is None
