@@ -1,0 +1,149 @@
+"""Command line over environment over file over defaults, or every problem at once."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from healthagent.config.document import Flaw, Rejected
+from healthagent.config.dsn import Dsn
+from healthagent.config.gather import (
+    CONFIG_VARIABLE,
+    FILE,
+    SECTIONS,
+    TABLE,
+    Flags,
+    Gathered,
+    Given,
+    Problem,
+)
+from healthagent.config.peers import Discovery
+from healthagent.config.rules import broken_rules
+from healthagent.config.secret import SecretText, readable_by_all
+from healthagent.config.settings import Settings
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used. Each problem is one line: place, rule, value."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The settings, where each that is no default came from, and what is allowed but not wise."""
+
+    settings: Settings
+    sources: Mapping[str, str]  # `drain` to "agent.yaml:3", "HEALTHAGENT_DRAIN" or "--drain"
+    warnings: tuple[str, ...] = ()
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Flags | None = None,
+) -> Configuration:
+    """Read the configuration.
+
+    `path` is -c (else HEALTHAGENT_CONFIG names the file, else there is none); `flags` maps
+    keys such as `postgres.dsn` to what the command line gave for them, `peers` to a list of
+    NAME=URL. Raises ConfigError with every problem of every source.
+    """
+    variables = os.environ if environment is None else environment
+    gathered = Gathered()
+    file = os.fspath(path) if path is not None else variables.get(CONFIG_VARIABLE)
+    if file is not None:
+        gathered.file(file)
+    gathered.environment(variables)
+    gathered.command_line(flags or {})
+    return _Merge(gathered).finish()
+
+
+class _Merge:
+    """What was given becomes values, key by key; the bad ones are set aside."""
+
+    def __init__(self, gathered: Gathered) -> None:
+        self.problems = list(gathered.problems)
+        self.readable = gathered.readable
+        self.values: dict[str, Any] = {}
+        self.winners: dict[str, Given] = {}
+        self.bad: set[str] = set()
+        for given in gathered.given:
+            path = given.field.path
+            self.winners[path] = given
+            try:
+                self.values[path] = given.field.parse(given.node)
+            except Rejected as error:
+                self.refuse(path, given, *error.flaws)
+
+    def refuse(self, path: str, given: Given, *flaws: Flaw) -> None:
+        self.bad.add(path)
+        self.problems.extend(given.problem(flaw) for flaw in flaws)
+
+    def finish(self) -> Configuration:
+        warnings = tuple(self.read_secrets())
+        settings = _build(self.values)
+        # Without the file, rules between keys would complain of defaults that nobody wants.
+        for broken in broken_rules(settings) if self.readable else ():
+            if self.bad.isdisjoint((broken.path, *broken.reads)):
+                winner = self.winners.get(broken.path)
+                got = broken.got if winner or broken.got is None else f"{broken.got} (default)"
+                flaw = Flaw(broken.rule, got)
+                self.problems.append(winner.problem(flaw) if winner else Problem.at(FILE, broken.path, flaw))
+        if self.problems:
+            raise ConfigError([problem.text for problem in sorted(self.problems)])
+        sources = {path: given.source for path, given in self.winners.items()}
+        return Configuration(_with_password(settings), sources, warnings)
+
+    def read_secrets(self) -> Iterator[str]:
+        """Put the secret of each `*_file` in its place; yield a warning where others can read it."""
+        for field in TABLE.values():
+            if not field.secret:
+                continue
+            direct, by_file = self.winners.get(field.path), self.winners.get(f"{field.path}_file")
+            file: Path | None = self.values.pop(f"{field.path}_file", None)
+            if by_file is None or file is None or (direct is not None and direct.rank > by_file.rank):
+                if direct is not None and direct.rank == FILE and readable_by_all(Path(direct.origin)):
+                    yield f"{direct.place(Flaw(''))}: every user of this machine can read this file"
+            elif direct is not None and direct.rank == by_file.rank and self.values.get(field.path):
+                self.refuse(field.path, by_file, Flaw(f"must not be given beside {field.path}"))
+            else:
+                self.read_secret(field.path, file, by_file)
+                if readable_by_all(file):
+                    yield f"{by_file.place(Flaw(''))}: every user of this machine can read {str(file)!r}"
+
+    def read_secret(self, path: str, file: Path, by_file: Given) -> None:
+        kind = TABLE[path].key.kind
+        assert isinstance(kind, SecretText)
+        try:
+            self.values[path] = kind.read(file)
+            self.winners[path] = by_file
+        except Rejected as error:
+            self.refuse(path, by_file, *error.flaws)
+
+
+def _build(values: Mapping[str, Any]) -> Settings:
+    top = {path: value for path, value in values.items() if "." not in path}
+    if isinstance(top.get("peers"), Discovery):
+        top["discovery"] = top.pop("peers")
+    settings = Settings(**top)
+    for section in SECTIONS:
+        inner = {path.partition(".")[2]: v for path, v in values.items() if path.startswith(f"{section}.")}
+        settings = replace(settings, **{section: replace(getattr(settings, section), **inner)})
+    return settings
+
+
+def _with_password(settings: Settings) -> Settings:
+    """Put postgres.password into each dsn that has none: the role is the same on every node."""
+    password = settings.postgres.password
+
+    def filled(dsn: Dsn) -> Dsn:
+        return dsn if dsn.password or password is None else replace(dsn, password=password)
+
+    peers = tuple(replace(entry, dsn=filled(entry.dsn)) if entry.dsn else entry for entry in settings.peers)
+    postgres = replace(settings.postgres, dsn=filled(settings.postgres.dsn))
+    return replace(settings, postgres=postgres, peers=peers)

@@ -1,0 +1,171 @@
+"""The rules between keys: what makes each value sensible beside the others.
+
+A rule is checked only when every value that it reads could be read, so one mistake is
+complained of once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from healthagent.config.settings import PostgresSettings, Settings
+from healthagent.config.values import Address, spell_duration
+
+START_GATE = 2.5  # seconds: the last round of peers may have ended so long ago
+BELIEVED = 3.0  # seconds: peers disbelieve a snapshot that is older
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A rule that does not hold: the key to change, the rule, its value, the other keys it reads."""
+
+    path: str
+    rule: str
+    got: str | None = None
+    reads: tuple[str, ...] = ()
+
+
+def broken_rules(settings: Settings) -> Iterator[Broken]:
+    """Yield every rule that does not hold."""
+    yield from _freshness(settings)
+    yield from _waits(settings)
+    yield from _members(settings)
+    yield from _witness(settings)
+    yield from _listeners(settings)
+    yield from _pairs(settings)
+
+
+def _freshness(settings: Settings) -> Iterator[Broken]:
+    for section, one in (("postgres", settings.postgres), ("peer", settings.peer)):
+        # Else evidence would go stale between two polls that both succeeded.
+        gap = one.interval + one.timeout
+        if one.max_age <= gap:
+            yield Broken(
+                f"{section}.max_age",
+                f"must be longer than {section}.interval + {section}.timeout ({spell_duration(gap)})",
+                spell_duration(one.max_age),
+                (f"{section}.interval", f"{section}.timeout"),
+            )
+    gap = settings.peer.interval + settings.peer.timeout
+    if gap >= START_GATE:
+        yield Broken(
+            "peer.timeout",
+            f"peer.interval + peer.timeout must be shorter than {spell_duration(START_GATE)},"
+            " or this node would take its own waiting for a freeze",
+            spell_duration(gap),
+            ("peer.interval",),
+        )
+    if (settings.peers or settings.discovery) and settings.postgres.max_age > BELIEVED:
+        yield Broken(
+            "postgres.max_age",
+            f"must be at most {spell_duration(BELIEVED)} with peers: they disbelieve older evidence",
+            spell_duration(settings.postgres.max_age),
+            ("peers",),
+        )
+
+
+def _waits(settings: Settings) -> Iterator[Broken]:
+    if settings.drain <= settings.peer.max_age:
+        # The next primary may serve only after everybody's evidence of the last one is stale.
+        yield Broken(
+            "drain",
+            f"must be longer than peer.max_age ({spell_duration(settings.peer.max_age)}),"
+            " or two nodes could serve at once",
+            spell_duration(settings.drain),
+            ("peer.max_age",),
+        )
+    for path in ("start_alone_after", "takeover_after"):
+        wait: float = getattr(settings, path)
+        if wait < settings.drain:
+            yield Broken(
+                path,
+                f"must be at least drain ({spell_duration(settings.drain)})",
+                spell_duration(wait),
+                ("drain",),
+            )
+    gap = settings.peer.interval + settings.peer.timeout
+    if settings.isolation_after <= gap:
+        yield Broken(
+            "isolation_after",
+            f"must be longer than peer.interval + peer.timeout ({spell_duration(gap)}),"
+            " or one lost answer would be isolation",
+            spell_duration(settings.isolation_after),
+            ("peer.interval", "peer.timeout"),
+        )
+
+
+def _members(settings: Settings) -> Iterator[Broken]:
+    alone = not settings.peers and settings.discovery is None
+    if alone and settings.isolation == "demote":
+        yield Broken("isolation", "demote needs peers, and none are configured", "demote", ("peers",))
+    for entry in settings.peers:
+        if entry.name == settings.name and entry.witness != settings.witness:
+            this = "is a witness" if settings.witness else "is no witness"
+            yield Broken(
+                "peers",
+                f"{entry.name} is the name of this node too, which {this}: correct the flag or a name",
+                f"witness: {'true' if entry.witness else 'false'}",
+                ("name", "witness"),
+            )
+
+
+def _witness(settings: Settings) -> Iterator[Broken]:
+    if not settings.witness:
+        return
+    for field in fields(PostgresSettings):
+        if getattr(settings.postgres, field.name) != field.default:
+            path = f"postgres.{field.name}"
+            yield Broken(path, "a witness has no PostgreSQL: remove it", None, ("witness",))
+    if settings.fence.command is not None:
+        yield Broken("fence.command", "a witness has no PostgreSQL to fence: remove it", None, ("witness",))
+    if not settings.peers and settings.discovery is None:
+        yield Broken(
+            "witness", "needs peers to be a witness for, and none are configured", "true", ("peers",)
+        )
+
+
+def _listeners(settings: Settings) -> Iterator[Broken]:
+    before = [("listen", settings.listen)]
+    for path, address in (
+        ("checks.listen", settings.checks.listen),
+        ("agent_check.listen", settings.agent_check.listen),
+    ):
+        if address is None:
+            continue
+        for other, taken in before:
+            if _overlap(taken, address):
+                yield Broken(path, f"must differ from {other} ({taken})", str(address), (other,))
+        before.append((path, address))
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Say whether the second could not be bound beside the first."""
+    hosts = {one.host, other.host}
+    return one.port == other.port != 0 and (len(hosts) == 1 or not hosts.isdisjoint({"0.0.0.0", "::"}))
+
+
+def _pairs(settings: Settings) -> Iterator[Broken]:
+    tls = settings.tls
+    for path, value, needed, there in (
+        ("tls.cert", tls.cert, "tls.key", tls.key),
+        ("tls.key", tls.key, "tls.cert", tls.cert),
+        ("tls.client_ca", tls.client_ca, "tls.cert", tls.cert),
+    ):
+        if value is not None and there is None:
+            yield Broken(path, f"needs {needed} too", str(value), (needed,))
+    for path, file in (
+        ("tls.cert", tls.cert),
+        ("tls.key", tls.key),
+        ("tls.ca", tls.ca),
+        ("tls.client_ca", tls.client_ca),
+    ):
+        if file is None:
+            continue
+        try:
+            with file.open("rb"):
+                pass
+        except OSError as error:
+            yield Broken(path, f"cannot be read: {error.strerror}", repr(str(file)))
+    if settings.postgres.password is not None and settings.postgres.dsn.password is not None:
+        yield Broken(
+            "postgres.password", "must not be given while postgres.dsn holds one too", None, ("postgres.dsn",)
+        )
