@@ -23,7 +23,7 @@ style: .venv/dev.stamp ## check the code's style and format
 
 types: .venv/dev.stamp ## check types, and who imports whom
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 matrix: .venv/dev.stamp ## run the live tests with every supported PostgreSQL version
 	$(BIN)/pytest -m matrix $(ARGS)

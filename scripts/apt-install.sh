@@ -11,7 +11,7 @@ fi
 
 install() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" >/dev/null
 }
 echo "Installing with apt-get: $*"
 # A new machine or image has no package lists, an old one outdated ones.

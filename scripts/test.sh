@@ -13,7 +13,7 @@ check() {
 check ruff check --quiet
 check ruff format --quiet --check
 check mypy
-check lint-imports
+check lint-imports --no-logo
 check pytest -q -m "not live" --numprocesses=2
 # One after another: these look at time-outs of real servers, on a machine that may have two cores.
 check pytest -q -m live
