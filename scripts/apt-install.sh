@@ -9,10 +9,8 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then
     chmod 755 /usr/sbin/policy-rc.d
 fi
 
-install() {
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" >/dev/null
-}
 echo "Installing with apt-get: $*"
-# A new machine or image has no package lists, an old one outdated ones.
-install "$@" || { apt-get update -qq && install "$@"; }
+# A new machine or image has no package lists.
+apt-get install --simulate --no-install-recommends "$@" >/dev/null 2>&1 || apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" >/dev/null

