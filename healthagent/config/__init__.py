@@ -4,6 +4,7 @@ from healthagent.config.describe import example, schema, show
 from healthagent.config.dsn import AsyncpgArguments, Dsn, parse_dsn
 from healthagent.config.load import ConfigError, Configuration, load
 from healthagent.config.peers import Discovery, PeerEntry
+from healthagent.config.pgpool_sync import PgpoolSyncSettings
 from healthagent.config.reload import Difference, reloadable_difference
 from healthagent.config.secret import Secret
 from healthagent.config.settings import (
@@ -35,6 +36,7 @@ __all__ = [
     "LogSettings",
     "PeerEntry",
     "PeerSettings",
+    "PgpoolSyncSettings",
     "PostgresSettings",
     "ReplicaSettings",
     "Secret",

@@ -111,21 +111,31 @@ class BackendIndexes:
 
 @dataclass(frozen=True, slots=True)
 class PgpoolSyncSettings:
-    """`healthagent pgpool-sync`, which runs beside pgpool and makes its view follow the agents."""
+    """`healthagent pgpool-sync`, which runs beside pgpool and makes its view follow the agents.
+
+    All of it is "live" for the agent, which does not use it.
+    """
 
     agents: Annotated[
-        tuple[tuple[str, str], ...], Key("Name and base URL of the agent of each backend", AgentUrls())
+        tuple[tuple[str, str], ...],
+        Key("Name and base URL of the agent of each backend", AgentUrls(), live=True),
     ] = ()
     backends: Annotated[
         tuple[tuple[str, int], ...],
         Key(
             "pgpool's number of each agent's node; {}: by host, or else in the order of agents",
             BackendIndexes(),
+            live=True,
         ),
     ] = ()
     cluster: Annotated[
         str | None,
-        Key("The cluster that all agents must belong to; null: to the same one", Text(), nullable=True),
+        Key(
+            "The cluster that all agents must belong to; null: to the same one",
+            Text(),
+            nullable=True,
+            live=True,
+        ),
     ] = None
     ca: Annotated[
         Path | None,
@@ -133,28 +143,45 @@ class PgpoolSyncSettings:
             "Who may have signed the agents' certificates; null: the system's list",
             AbsolutePath(),
             nullable=True,
+            live=True,
         ),
     ] = None
-    pcp_host: Annotated[str, Key("Where pgpool's PCP listens", Text(253))] = "localhost"
+    pcp_host: Annotated[str, Key("Where pgpool's PCP listens", Text(253), live=True)] = "localhost"
     pcp_socket_dir: Annotated[
         Path | None,
-        Key("pgpool's pcp_socket_dir; null: TCP, to pcp_host", AbsolutePath(most=90), nullable=True),
+        Key(
+            "pgpool's pcp_socket_dir; null: TCP, to pcp_host", AbsolutePath(most=90), nullable=True, live=True
+        ),
     ] = None
-    pcp_port: Annotated[int, Key("pgpool's pcp_port", Integer(1, 65535))] = 9898
-    pcp_user: Annotated[str, Key("A user of pcp.conf", Text(127))] = "pcp"
-    pcp_password: Annotated[Secret | None, Key("That user's password", SecretText(), nullable=True)] = None
-    interval: Annotated[float, Key("How often agents and pgpool are compared", Duration(0.1, 60))] = 1.0
-    timeout: Annotated[float, Key("How long one answer may take", Duration(0.1, 10))] = 1.0
-    fall: Annotated[int, Key("How often in a row an agent must refuse before a detach", Integer(1, 100))] = 2
-    rise: Annotated[
-        int, Key("How often in a row an agent must permit before an attach or a promotion", Integer(1, 100))
+    pcp_port: Annotated[int, Key("pgpool's pcp_port", Integer(1, 65535), live=True)] = 9898
+    pcp_user: Annotated[str, Key("A user of pcp.conf", Text(127), live=True)] = "pcp"
+    pcp_password: Annotated[
+        Secret | None, Key("That user's password", SecretText(), nullable=True, live=True)
+    ] = None
+    interval: Annotated[
+        float, Key("How often agents and pgpool are compared", Duration(0.1, 60), live=True)
+    ] = 1.0
+    timeout: Annotated[float, Key("How long one answer may take", Duration(0.1, 10), live=True)] = 1.0
+    fall: Annotated[
+        int, Key("How often in a row an agent must refuse before a detach", Integer(1, 100), live=True)
     ] = 2
-    hold: Annotated[float, Key("How long a backend that was detached stays so", Duration(0, 3600))] = 5.0
+    rise: Annotated[
+        int,
+        Key(
+            "How often in a row an agent must permit before an attach or a promotion",
+            Integer(1, 100),
+            live=True,
+        ),
+    ] = 2
+    hold: Annotated[
+        float, Key("How long a backend that was detached stays so", Duration(0, 3600), live=True)
+    ] = 5.0
     per_minute: Annotated[
-        int, Key("How often in a minute one backend may be attached or promoted", Integer(1, 60))
+        int, Key("How often in a minute one backend may be attached or promoted", Integer(1, 60), live=True)
     ] = 3
     fence: Annotated[
-        bool, Key("Detach backends whose agent refuses them; false: only attach and promote", Flag())
+        bool,
+        Key("Detach backends whose agent refuses them; false: only attach and promote", Flag(), live=True),
     ] = True
     listen: Annotated[
         Address | None,
@@ -162,5 +189,6 @@ class PgpoolSyncSettings:
             "HOST:PORT of its own /ready, /liveness and /metrics; null: none",
             HostPort(listening=True),
             nullable=True,
+            live=True,
         ),
     ] = LISTEN

@@ -10,6 +10,7 @@ from healthagent.config.dsn import Dsn, DsnText, parse_dsn
 from healthagent.config.keys import Key
 from healthagent.config.lists import Command, Tag, Tags, Words
 from healthagent.config.peers import Discovery, PeerEntry, Peers
+from healthagent.config.pgpool_sync import PgpoolSyncSettings
 from healthagent.config.secret import Secret, SecretText
 from healthagent.config.values import (
     AbsolutePath,
@@ -277,3 +278,4 @@ class Settings:
     ] = field(default_factory=dict)
     fence: FenceSettings = FenceSettings()
     log: LogSettings = LogSettings()
+    pgpool_sync: PgpoolSyncSettings = field(default_factory=PgpoolSyncSettings)
