@@ -72,6 +72,13 @@ def test_a_secret_file_is_refused(tmp_path: Path, content: str, said: str) -> No
     assert problem.startswith(f"{tmp_path}/agent.yaml:1: peer.secret_file: {said}")
 
 
+def test_a_secret_file_holds_text(tmp_path: Path) -> None:
+    file = secret_file(tmp_path)
+    file.write_bytes(b"\xff" * 32)
+    with pytest.raises(ConfigError, match="must hold UTF-8 text"):
+        loaded(tmp_path, f"peer: {{secret_file: {file}}}")
+
+
 def test_a_secret_of_a_better_source_goes_before_a_file(tmp_path: Path) -> None:
     text = f"peer: {{secret_file: {secret_file(tmp_path)}}}"
     other = LONG_SECRET.upper()

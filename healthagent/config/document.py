@@ -113,13 +113,14 @@ def parse(text: str) -> Node:
     return root
 
 
+_AROUND = (yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent, yaml.StreamEndEvent)
+
+
 def _document(events: Iterator[yaml.Event], twice: list[Flaw]) -> Node:
     root: Node | None = None
     for event in events:
-        if isinstance(event, yaml.StreamStartEvent | yaml.DocumentStartEvent | yaml.DocumentEndEvent):
+        if isinstance(event, _AROUND):
             continue
-        if isinstance(event, yaml.StreamEndEvent):
-            break
         if root is not None:
             raise Rejected(Flaw("must hold one YAML document, not several", line=_line(event)))
         root = _node(event, events, twice, depth=0, path="")

@@ -33,9 +33,6 @@ class Secret:
             return NotImplemented
         return hmac.compare_digest(self._text.encode(), other._text.encode())
 
-    def __hash__(self) -> int:
-        return hash(self._text)
-
 
 class SecretText:
     """A secret of at least `least` characters; what was given is never repeated."""
