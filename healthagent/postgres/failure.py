@@ -73,9 +73,7 @@ def _refusal(error: asyncpg.PostgresError, at: Instant) -> Failure:
                 at,
             )
         case "3D000" | "55000" if error.severity == FATAL:
-            return Failure(
-                Reason.AUTH_FAILED, f"PostgreSQL runs, but the database of postgres.dsn does not: {said}", at
-            )
+            return Failure(Reason.AUTH_FAILED, f"the database of postgres.dsn cannot be used: {said}", at)
         case state if state.startswith("28"):
             return Failure(Reason.AUTH_FAILED, f"PostgreSQL refuses this agent's login: {said}", at)
         case state:
@@ -100,6 +98,12 @@ def _unreachable(error: OSError) -> str:
             return "PostgreSQL is down: its Unix socket does not exist"
         case ConnectionRefusedError():
             return "PostgreSQL is down: nothing listens at its address"
+        case ConnectionResetError():
+            return "PostgreSQL hung up before it had answered"
+        case ConnectionError():  # asyncpg's own, while it negotiates TLS
+            return (
+                f"what listens at PostgreSQL's address has no TLS, or is not PostgreSQL: {_first_line(error)}"
+            )
         case _:
             return f"PostgreSQL is not reached: {_first_line(error)}"
 
