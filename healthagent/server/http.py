@@ -34,7 +34,8 @@ class Surface:
     ) -> None:
         self.answers = answers
         self.posts: dict[str, Post] = {}
-        self.pages: dict[str, Page] = {}
+        self.pages: dict[str, Page] = {}  # GETs with a response of their own
+        self.exchanges: dict[str, Page] = {}  # POSTs with a response of their own
         self.checks: Counter[tuple[str, int]] = Counter()
         self.haproxy_states: dict[str, str] = {}
         self.crowd = Crowd(connections, loop)
@@ -68,6 +69,11 @@ class Surface:
                 return _response(Answer(HTTPStatus.OK, b"", "text/plain"), "OPTIONS", "GET, HEAD, OPTIONS")
             self.checks[path, 200] += 1
             return await page(request)
+        exchange = self.exchanges.get(path)
+        if exchange is not None and request.method == "POST":
+            response = await exchange(request)
+            self.checks[path, response.status] += 1
+            return response
         answer, allow = await self._answer(request, path)
         known = path if path in CHECKS or path in self.posts or path in self.answers.documents else "other"
         self.checks[known, answer.status] += 1

@@ -157,6 +157,7 @@ def _peer(peer: Peer, board: Board, now: Instant) -> Json:
         "timeline": snapshot.timeline if snapshot else None,
         "system_identifier": _text(snapshot.system_identifier) if snapshot else None,
         "serving": present is not None and present.serving,
+        "replica_ok": present.replica_ok if present else None,
         "not_serving_for": None
         if present is None or present.serving or peer.served_until is None
         else round(now - peer.served_until, 3),

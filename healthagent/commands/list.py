@@ -1,0 +1,137 @@
+"""`healthagent list`: the cluster as one agent sees it, like `patronictl list`."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from healthagent.commands.client import BadUrl, Unreachable, agent_url, ask
+
+COLUMNS = ("Member", "Host", "Role", "State", "TL", "Lag", "Writes", "Reads", "Reason")
+GREEN, RED, YELLOW, PLAIN = "\033[32m", "\033[31m", "\033[33m", "\033[0m"
+Row = Mapping[str, object]
+
+EXAMPLE = """\
+example:
+  healthagent list --url http://10.0.0.11:8008
+  healthagent list --watch
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `list` to the command line."""
+    parser = subparsers.add_parser(
+        "list",
+        help="show the cluster as an agent sees it",
+        description="Show the cluster as one agent sees it: who may write, who may read, and why not.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--url", help="the agent (default: of the configuration, else 127.0.0.1:8008)")
+    parser.add_argument("-c", "--config", metavar="FILE", help="the configuration that says where it listens")
+    parser.add_argument("--watch", action="store_true", help="again every second, until interrupted")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table once, or again and again."""
+    try:
+        url = agent_url(arguments.url, arguments.config)
+    except BadUrl as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    while True:
+        try:
+            rows = rows_of(url)
+        except Unreachable as error:
+            sys.stderr.write(f"unreachable: {error}\n")
+            if not arguments.watch:
+                return 3
+            rows = []
+        if arguments.format == "json":
+            print(json.dumps(rows), flush=True)
+        else:
+            clear = "\033[H\033[J" if arguments.watch and sys.stdout.isatty() else ""
+            print(clear + table(rows, color=sys.stdout.isatty()), flush=True)
+        if not arguments.watch:
+            return 0
+        time.sleep(1)
+
+
+def rows_of(url: str) -> list[Row]:
+    """Every member as the agent at `url` sees it, itself included."""
+    status, cluster = ask(url, "/status").json, ask(url, "/cluster").json
+    if not isinstance(status, dict) or not isinstance(cluster, dict):
+        raise Unreachable(f"{url}: no healthagent there")
+    places = {str(member["name"]): member for member in cast(list[Row], cluster.get("members", []))}
+    verdicts = status["verdicts"]
+    own: Row = {
+        "name": status["name"],
+        "witness": status["witness"],
+        "writes": verdicts["primary"]["ok"],
+        "reads": verdicts["replica"]["ok"],
+        "reason": status["reason"],
+        "detail": status["detail"],
+        "role": status["role"],
+    }
+    peers = [
+        {
+            "name": peer["name"],
+            "witness": peer["witness"],
+            "writes": peer["serving"] if peer["heard"] else None,
+            "reads": peer.get("replica_ok") if peer["heard"] else None,
+            "reason": (peer["reason"] if peer["heard"] else peer["alarm"] or "silent"),
+            "detail": peer["detail"],
+            "role": peer["role"],
+        }
+        for peer in status["peers"]
+        if peer["alarm"] != "self"
+    ]
+    return [_row(member, places.get(str(member["name"]), {})) for member in [own, *peers]]
+
+
+def _row(member: Row, place: Row) -> Row:
+    role = "witness" if member["witness"] else place.get("role") or member["role"] or "unknown"
+    return {
+        "Member": member["name"],
+        "Host": f"{place['host']}:{place['port']}" if "host" in place else "",
+        "Role": role,
+        "State": place.get("state", "" if member["witness"] else "unknown"),
+        "TL": place.get("timeline", ""),
+        "Lag": place.get("lag", ""),
+        "Writes": _yes(member["writes"]),
+        "Reads": _yes(member["reads"]),
+        "Reason": member["reason"],
+    }
+
+
+def _yes(value: object) -> str:
+    return "unknown" if value is None else "yes" if value else "no"
+
+
+def table(rows: Sequence[Row], *, color: bool) -> str:
+    """The rows under their headings, as wide as they need to be."""
+    cells = [[_shown(row[column]) for column in COLUMNS] for row in rows]
+    widths = [max(len(line[at]) for line in [list(COLUMNS), *cells]) for at in range(len(COLUMNS))]
+    lines = ["  ".join(title.ljust(width) for title, width in zip(COLUMNS, widths, strict=True)).rstrip()]
+    for line in cells:
+        padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        if color and not os.environ.get("NO_COLOR"):
+            padded = [_painted(cell) for cell in padded]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def _painted(cell: str) -> str:
+    paint = {"yes": GREEN, "no": RED, "unknown": YELLOW}.get(cell.strip())
+    return cell if paint is None else f"{paint}{cell}{PLAIN}"
+
+
+def _shown(value: object) -> str:
+    """A cell; what a peer says must not drive the terminal."""
+    text = str(value)
+    return "".join(character if character.isprintable() else "?" for character in text)[:60]

@@ -1,0 +1,106 @@
+"""`healthagent run`: the agent."""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from healthagent.commands.config import add_file, add_flags, given_flags, load_or_complain
+from healthagent.config import LogSettings, Settings, load
+from healthagent.daemon import Agent, StartError
+
+EXAMPLE = """\
+example:
+  healthagent run -c /etc/healthagent.yaml
+  healthagent run --name pg1 --dsn postgresql://healthagent@127.0.0.1/postgres --peer pg2=http://10.0.0.12:8008
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `run` to the command line."""
+    parser = subparsers.add_parser(
+        "run",
+        help="run the agent; SIGTERM drains, SIGHUP reloads",
+        description="Run the agent beside one PostgreSQL. SIGTERM drains, SIGHUP reloads.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_file(parser)
+    add_flags(parser)
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until stopped; 0 after a stop, 1 when it cannot start, 2 for a bad configuration."""
+    flags = given_flags(arguments)
+    configuration = load_or_complain(arguments.config, flags)
+    if configuration is None:
+        return 2
+    settings = configuration.settings
+    _log_to_stderr(settings.log)
+
+    def reload() -> Settings:
+        return load(arguments.config, flags=flags).settings
+
+    async def main() -> None:
+        await Agent(settings, reload).run()
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(main())
+    except StartError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    logging.shutdown()
+    # not sys.exit: a resolver thread of the event loop may hang, and must not hold up the end
+    os._exit(0)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # not on this platform: asyncio's own is slower, not worse
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def _log_to_stderr(settings: LogSettings) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if settings.format == "json" else _Text())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("healthagent").setLevel(settings.level.upper())
+
+
+class _Text(logging.Formatter):
+    """One line, with the time in UTC; a journal adds its own."""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+
+
+class _Json(logging.Formatter):
+    """One JSON object a line."""
+
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name in ("kind", "ok", "reason"):
+            if hasattr(record, name):
+                line[name] = getattr(record, name)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)

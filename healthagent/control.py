@@ -1,0 +1,95 @@
+"""What an operator may change: maintenance, and latches that only a person can judge.
+
+Only over the Unix socket, from loopback, or with the token. A JSON content type is
+required, since a web page can make a browser on this machine post anything but that.
+"""
+
+import hmac
+import ipaddress
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from .board import Board
+from .core.model import Instant, Maintenance
+from .server.answers import Answer, refusal
+
+T = TypeVar("T")
+MAX_BODY = 4096  # bytes
+LONGEST = 366 * 86400.0  # seconds of one maintenance
+
+
+class MaintenanceAsked(Struct, frozen=True, forbid_unknown_fields=True):
+    on: bool
+    seconds: Annotated[float, Meta(gt=0, le=LONGEST)] | None = None  # absent: until somebody ends it
+
+
+class OverrideAsked(Struct, frozen=True, forbid_unknown_fields=True):
+    clear: bool  # forget that a newer timeline was served, and an unresolved conflict, on this node
+
+
+class Control:
+    """The POSTs that change state."""
+
+    def __init__(self, board: Board, clock: Callable[[], Instant], token: str | None) -> None:
+        self.board = board
+        self.token = token
+        self._clock = clock
+
+    async def maintenance(self, request: web.BaseRequest) -> Answer:
+        """POST /maintenance {"on": true, "seconds": 3600}."""
+        asked = await self._asked(request, MaintenanceAsked)
+        if isinstance(asked, Answer):
+            return asked
+        now = self._clock()
+        until = None if asked.seconds is None else now + asked.seconds
+        self.board.maintain(Maintenance(until) if asked.on else None, now)
+        return Answer(HTTPStatus.OK, msgspec.json.encode({"on": asked.on, "seconds": asked.seconds}))
+
+    async def override(self, request: web.BaseRequest) -> Answer:
+        """POST /override {"clear": true}."""
+        asked = await self._asked(request, OverrideAsked)
+        if isinstance(asked, Answer):
+            return asked
+        cleared = self.board.forgive(self._clock()) if asked.clear else []
+        return Answer(HTTPStatus.OK, msgspec.json.encode({"cleared": cleared}))
+
+    async def _asked(self, request: web.BaseRequest, kind: type[T]) -> T | Answer:
+        refused = self._refused(request)
+        if refused is not None:
+            return refused
+        body = bytearray()
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > MAX_BODY:
+                return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BODY} bytes")
+        try:
+            return msgspec.json.decode(bytes(body), type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return refusal(HTTPStatus.BAD_REQUEST, f"body: {error}")
+
+    def _refused(self, request: web.BaseRequest) -> Answer | None:
+        if not self._trusted(request):
+            return refusal(
+                HTTPStatus.FORBIDDEN,
+                "state is changed from loopback, over the control socket, or with the bearer token only",
+            )
+        if request.content_type != "application/json":
+            return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type: want application/json")
+        return None
+
+    def _trusted(self, request: web.BaseRequest) -> bool:
+        given = request.headers.get("Authorization", "")
+        if self.token and hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
+            return True
+        transport = request.transport
+        if transport is None:
+            return False
+        peer = transport.get_extra_info("peername")
+        if not isinstance(peer, tuple):
+            return transport.get_extra_info("sockname") is not None  # a Unix socket has no address
+        return ipaddress.ip_address(str(peer[0]).split("%")[0]).is_loopback

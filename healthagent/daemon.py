@@ -1,0 +1,358 @@
+"""The agent: builds everything, starts it, stops it. The only module that knows all the others."""
+
+import asyncio
+import logging
+import signal
+import ssl
+import uuid
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+
+from aiohttp import web
+
+from .board import Board, Identity
+from .clock import boottime
+from .config import ConfigError, Settings, reloadable_difference
+from .control import Control
+from .core.model import Failure, Instant, Peer, Role, Snapshot
+from .core.replica import current_primary
+from .journal import Journal
+from .keeper import Keeper
+from .peers.addresses import Addresses
+from .peers.client import Entry, PeerClient
+from .peers.direct import Direct
+from .peers.discovery import Discoverer
+from .peers.exchange import HEADER, Exchange
+from .peers.listener import PeerListener
+from .peers.resolve import Names
+from .policy import address_of, policy_of
+from .postgres import Poller
+from .server.answers import Answers
+from .server.http import Surface
+from .server.limits import raise_file_limit
+from .statefile import StateError, Stored, boot_id, load, recall
+
+log = logging.getLogger(__name__)
+
+TICK = 0.1  # seconds between two looks at the verdicts, for the log and for telling the peers
+FAREWELL = 2.0  # seconds of answering `stopping`, so that every checker asks once more before we go
+
+
+class StartError(Exception):
+    """The agent cannot start; the text says what to mend."""
+
+
+class Agent:
+    """One running agent."""
+
+    def __init__(self, settings: Settings, reload: Callable[[], Settings] | None = None) -> None:
+        self.settings = settings
+        self._reload = reload
+        now = boottime()
+        boot = boot_id()
+        stored = None
+        if settings.state_dir is not None:
+            stored = _stored(settings.state_dir, settings.cluster)
+        self.board = Board(
+            Identity(
+                name=settings.name,
+                cluster=settings.cluster,
+                incarnation=str(uuid.uuid4()),
+                address=address_of(settings),
+                tags=settings.tags,
+            ),
+            policy_of(settings),
+            recall(stored, boot, now),
+            [Peer(entry.name, witness=entry.witness) for entry in settings.peers],
+        )
+        self.names = Names(boottime)
+        secret = settings.peer.secret
+        exchange = Exchange(secret.reveal().encode(), self.board.identity.incarnation) if secret else None
+        self.client = PeerClient(
+            self.board,
+            [Entry(entry.name, entry.url) for entry in settings.peers],
+            boottime,
+            self.names,
+            interval=settings.peer.interval,
+            timeout=settings.peer.timeout,
+            exchange=exchange,
+            tls=_client_tls(settings),
+        )
+        self.listener = PeerListener(self.board, boottime, exchange)
+        self.journal = Journal(self.board)
+        self.keeper = (
+            Keeper(self.board, settings.state_dir, boot, boottime, stored) if settings.state_dir else None
+        )
+        self.probe_failures: Counter[str] = Counter()
+        self.answers = Answers(self.board)
+        self.answers.alarms = self.alarms
+        self.answers.urls = _urls(settings)
+        if self.keeper is not None:
+            self.answers.history = self.keeper.history
+        self._stop = asyncio.Event()
+        self._role: Role | None = None
+
+    async def run(self) -> None:
+        """Run until stopped; raises StartError when a port or the like cannot be had."""
+        loop = asyncio.get_running_loop()
+        surface = Surface(self.answers, boottime, raise_file_limit(), loop)
+        self._mount(surface)
+        await self._listen(surface)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        log.info(
+            "%s of cluster %s starts, %d peers, asked on %s",
+            self.settings.name,
+            self.settings.cluster,
+            len(self.settings.peers),
+            self.settings.listen,
+        )
+        # a task that raises is a bug and takes the agent down: no verdict is better than a frozen one
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(task, name=name) for name, task in self._tasks(surface).items()]
+            await self._stop.wait()
+            await self._say_goodbye()
+            for task in running:
+                task.cancel()
+        await surface.close()
+        await self.names.close()
+
+    def _tasks(self, surface: Surface) -> dict[str, Coroutine[object, object, None]]:
+        settings = self.settings
+        tasks: dict[str, Coroutine[object, object, None]] = {
+            "tick": self._tick_for_ever(),
+            "reap": surface.crowd.reap(),
+            "peers": self.client.run(),
+            "addresses": Addresses(
+                self.board,
+                self.names,
+                {entry.name: entry.url for entry in settings.peers},
+                {entry.name: str(entry.postgres) for entry in settings.peers if entry.postgres},
+            ).run(),
+        }
+        if not settings.witness:
+            tasks["postgres"] = Poller(
+                settings.postgres.dsn.asyncpg_arguments(),
+                self,
+                boottime,
+                interval=settings.postgres.interval,
+                timeout=settings.postgres.timeout,
+                reconnect_every=settings.postgres.reconnect_every,
+            ).run()
+        if self.keeper is not None:
+            tasks["keeper"] = self.keeper.run()
+        if settings.discovery is not None:
+            tasks["discovery"] = Discoverer(
+                self.board, self.client, settings.discovery, self.names, boottime
+            ).run()
+        for entry in settings.peers:
+            if entry.dsn is not None:
+                tasks[f"direct {entry.name}"] = Direct(
+                    self.board,
+                    entry.name,
+                    entry.dsn.asyncpg_arguments(),
+                    boottime,
+                    interval=settings.postgres.interval,
+                    timeout=settings.postgres.timeout,
+                ).run()
+        return tasks
+
+    def _mount(self, surface: Surface) -> None:
+        token = self.settings.control.token
+        control = Control(self.board, boottime, token.reveal() if token else None)
+        surface.posts["/maintenance"] = control.maintenance
+        surface.posts["/override"] = control.override
+
+        async def peer(_request: web.BaseRequest) -> web.StreamResponse:
+            return web.Response(body=self.listener.tell(boottime()), content_type="application/json")
+
+        async def exchange(request: web.BaseRequest) -> web.StreamResponse:
+            answer, signature = await self.listener.exchange_with(request)
+            headers = {HEADER: signature} if signature else None
+            return web.Response(
+                status=answer.status, body=answer.body, headers=headers, content_type=answer.content_type
+            )
+
+        surface.pages["/peer"] = peer
+        surface.exchanges["/peer"] = exchange
+
+    async def _listen(self, surface: Surface) -> None:
+        settings = self.settings
+        try:
+            await surface.listen(settings.listen.host, settings.listen.port, _server_tls(settings))
+            if settings.checks.listen is not None:
+                await surface.listen(settings.checks.listen.host, settings.checks.listen.port)
+            if settings.control.socket is not None:
+                await surface.listen_unix(settings.control.socket)
+        except OSError as error:
+            raise StartError(f"listen: {error.strerror or error}") from error
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            self._tick(boottime())
+            await asyncio.sleep(TICK)
+
+    def _tick(self, now: Instant) -> None:
+        """Look at the verdicts; what changed is logged, and the peers are asked and told at once."""
+        serving, role = self.board.memory.serving, self.board.role(now)
+        changed = self.journal.note(now)
+        self.journal.note_alarms(self.alarms())
+        if changed or role is not self._role or serving != self.board.memory.serving:
+            self._role = role
+            self.client.hurry()
+
+    async def _say_goodbye(self) -> None:
+        """Answer `stopping` for a while if anybody may still be sent here, and keep what must be kept."""
+        now = boottime()
+        sent_here = self.board.primary(now).ok or self.board.replica(now).ok
+        log.info("stopping")
+        self.board.stop(now)
+        self._stop.clear()
+        self._tick(now)
+        if self.keeper is not None:
+            saving = asyncio.create_task(self.keeper.save_now())
+            await asyncio.wait([saving], timeout=1.0)
+        if sent_here:
+            try:
+                async with asyncio.timeout(FAREWELL):
+                    await self._stop.wait()  # a second signal ends the wait
+            except TimeoutError:
+                pass
+
+    def alarms(self) -> list[str]:
+        """What is wrong without changing a verdict, one sentence each."""
+        found = []
+        if self.keeper is not None and self.keeper.error is not None:
+            found.append(f"state: {self.keeper.error}")
+        failure = self.board.local.new_connection_failure
+        if failure is not None:
+            found.append(f"postgres: new connections fail: {failure.detail}")
+        snapshot = self.board.local.snapshot
+        if snapshot is not None and snapshot.missing:
+            found.append(
+                f"postgres: the probe's role may not see {', '.join(snapshot.missing)}; see `healthagent sql`"
+            )
+        for peer in self.board.peers.values():
+            if peer.alarm is not None:
+                found.append(f"peer {peer.name}: {peer.alarm}: {peer.alarm_detail}")
+            statement = peer.statement
+            if statement and statement.members_hash and statement.members_hash != self.board.members_hash():
+                found.append(f"peer {peer.name}: has another list of members; compare the `peers` of both")
+        return found
+
+    def reload(self) -> None:
+        """SIGHUP: take what can change while running, and say what cannot."""
+        if self._reload is None:
+            return
+        try:
+            settings = self._reload()
+        except ConfigError as error:
+            log.warning("reload refused, the old configuration stays: %s", "; ".join(error.problems))
+            return
+        difference = reloadable_difference(self.settings, settings)
+        for key in difference.restart:
+            log.warning("reload: %s takes effect only after a restart", key)
+        self.settings = replace(
+            self.settings,
+            **{name: getattr(settings, name) for name in _RELOADED},
+        )
+        self.board.policy = policy_of(self.settings)
+        self.board.identity = replace(self.board.identity, tags=settings.tags)
+        if settings.discovery is None:
+            entries = settings.peers
+            self.board.replace_peers([Peer(entry.name, entry.witness) for entry in entries], boottime())
+            self.client.replace_entries([Entry(entry.name, entry.url) for entry in entries])
+            self.answers.urls = _urls(self.settings)
+        logging.getLogger("healthagent").setLevel(settings.log.level.upper())
+        log.info("reloaded: %s", ", ".join(difference.taken) or "nothing changed")
+
+    # The PostgreSQL poller tells us.
+
+    def observe(self, snapshot: Snapshot) -> None:
+        now = boottime()
+        self.board.observe(self._resolved(snapshot), now)
+        if self.keeper is not None:
+            found = current_primary(self.board.view(now), self.board.policy)
+            own = self.settings.name if snapshot.role is Role.PRIMARY else None
+            self.keeper.follow(snapshot, own or (found[0].label if found else None))
+        self._tick(now)
+
+    def observe_failure(self, failure: Failure) -> None:
+        now = boottime()
+        self.probe_failures[failure.reason] += 1
+        self.board.observe_failure(failure, now)
+        self._tick(now)
+
+    def observe_new_connection(self, failure: Failure | None) -> None:
+        if failure is not None:
+            self.probe_failures[failure.reason] += 1
+        self.board.observe_new_connection(failure, boottime())
+
+    def probe_took(self, seconds: float) -> None:
+        pass
+
+    def _resolved(self, snapshot: Snapshot) -> Snapshot:
+        """Add what our upstream's name resolves to here: a name means nothing to another machine."""
+        receiver = snapshot.receiver
+        if receiver is None or receiver.host is None:
+            return snapshot
+        self.names.refresh(receiver.host)
+        return replace(snapshot, receiver=replace(receiver, addresses=self.names.known(receiver.host)))
+
+
+_RELOADED = (
+    "on_conflict",
+    "system_identifier",
+    "isolation",
+    "isolation_after",
+    "start_alone_after",
+    "takeover_after",
+    "drain",
+    "peers",
+    "replica",
+    "tags",
+    "fence",
+    "log",
+)
+
+
+def _stored(directory: Path, cluster: str) -> Stored | None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(
+            f"state_dir: {directory} cannot be created: {error.strerror}. Create it for this user, name "
+            f"another, or set state_dir: null, with which restarts forget to where clients were sent"
+        ) from error
+    try:
+        return load(directory, cluster)
+    except StateError as error:
+        raise StartError(str(error)) from error
+
+
+def _urls(settings: Settings) -> dict[str, str]:
+    scheme = "https" if settings.tls.cert else "http"
+    own = f"{scheme}://{settings.listen}"
+    return {settings.name: own, **{entry.name: entry.url for entry in settings.peers}}
+
+
+def _server_tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls.cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(settings.tls.cert, settings.tls.key)
+    return context
+
+
+def _client_tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls.ca is None and settings.tls.cert is None:
+        return None
+    context = ssl.create_default_context(cafile=settings.tls.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.tls.cert is not None:
+        context.load_cert_chain(settings.tls.cert, settings.tls.key)
+    return context

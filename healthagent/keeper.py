@@ -1,0 +1,117 @@
+"""Keeping the state file current, off the event loop: answers never wait for a disk."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .board import SAVE_SERVED_EVERY, Board
+from .core.memory import raise_high_water
+from .core.model import Instant, Memory, Snapshot
+from .offloop import call
+from .statefile import StateError, Stored, Switch, save, stored_of
+
+log = logging.getLogger(__name__)
+MOST_SWITCHES = 100
+AGAIN_AFTER = 1.0  # seconds, after a write that failed
+LOOK_EVERY = 0.05  # seconds: the first 200 of a timeline waits for this, then for the disk
+
+
+class Keeper:
+    """Saves what must survive a restart whenever it differs from what was saved."""
+
+    def __init__(
+        self,
+        board: Board,
+        directory: Path,
+        boot: str,
+        clock: Callable[[], Instant],
+        stored: Stored | None,
+    ) -> None:
+        self.board = board
+        self.error: str | None = None  # of the last attempt, for /status and the alarms
+        self.history: list[Switch] = list(stored.history) if stored else []
+        self._directory = directory
+        self._boot = boot
+        self._clock = clock
+        self._stored = stored
+        self._timeline: int | None = None
+        self._lsn = 0
+
+    def follow(self, snapshot: Snapshot, leader: str | None) -> None:
+        """Note a timeline switch of this node, for /history."""
+        if snapshot.timeline is None:
+            return
+        if self._timeline is not None and snapshot.timeline > self._timeline:
+            self.history.append(
+                Switch(
+                    timeline=self._timeline,
+                    lsn=self._lsn,
+                    reason="timeline switch seen by healthagent",
+                    timestamp=datetime.now(UTC).isoformat(),
+                    new_leader=leader or "",
+                )
+            )
+            del self.history[:-MOST_SWITCHES]
+        self._timeline = snapshot.timeline
+        self._lsn = snapshot.wal_lsn or self._lsn
+
+    async def run(self) -> None:
+        """Save for ever, whenever there is something to save."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if self._wanted(self._clock()) is not None:
+                await self.save_now()
+                if self.error is not None:
+                    await asyncio.sleep(AGAIN_AFTER)
+
+    async def save_now(self) -> None:
+        """Write the state file once; the error is remembered, not raised."""
+        now = self._clock()
+        memory = self._memory(now)
+        wanted = stored_of(memory, self.board.identity.cluster, self._boot, now, tuple(self.history))
+        try:
+            await call(lambda: save(self._directory, wanted))
+        except StateError as error:
+            self.error = str(error)
+            return
+        self.error = None
+        self._stored = wanted
+        self.board.saved(memory, self._clock())
+
+    def _memory(self, now: Instant) -> Memory:
+        """The board's memory, and the timeline that waits only for this before its first 200."""
+        waiting = self.board.unsaved_service(now)
+        memory = self.board.memory
+        return memory if waiting is None else raise_high_water(memory, waiting, saved=False)
+
+    def _wanted(self, now: Instant) -> Stored | None:
+        memory = self._memory(now)
+        wanted = stored_of(memory, self.board.identity.cluster, self._boot, now, tuple(self.history))
+        stored = self._stored
+        if stored is None:
+            return wanted
+        if _without_instants(wanted) != _without_instants(stored):
+            return wanted
+        served, kept = wanted.served, stored.served
+        overdue = served is not None and kept is not None and served.at - kept.at >= SAVE_SERVED_EVERY
+        return wanted if overdue else None
+
+
+def _without_instants(stored: Stored) -> tuple[object, ...]:
+    """What makes a save due at once. The instant of the last service, or of a rival's, does not."""
+    served, conflict = stored.served, stored.conflict
+    return (
+        stored.boot_id,
+        stored.high_water,
+        None if served is None else replace(served, at=0),
+        None
+        if conflict is None
+        else ([rival.candidate for rival in conflict.rivals], conflict.signals, conflict.winner),
+        stored.yields_to,
+        stored.forgiven,
+        stored.maintenance,
+        stored.history,
+    )

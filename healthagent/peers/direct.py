@@ -1,0 +1,67 @@
+"""A peer's PostgreSQL asked directly, only while its agent is silent."""
+
+import asyncio
+from collections.abc import Callable
+
+from ..board import Board
+from ..core.members import heard
+from ..core.model import Failure, Instant, Snapshot
+from ..postgres import Poller
+from ..postgres.session import ConnectArguments
+
+LOOK_EVERY = 0.25  # seconds
+
+
+class Direct:
+    """One peer with a DSN: `await direct.run()`. It is the sink of its own poller."""
+
+    def __init__(
+        self,
+        board: Board,
+        entry: str,
+        arguments: ConnectArguments,
+        clock: Callable[[], Instant],
+        *,
+        interval: float,
+        timeout: float,
+    ) -> None:
+        self.board = board
+        self.entry = entry
+        self._arguments = arguments
+        self._clock = clock
+        self._interval = interval
+        self._timeout = timeout
+
+    async def run(self) -> None:
+        while True:
+            await self._until(silent=True)
+            poller = Poller(
+                self._arguments, self, self._clock, interval=self._interval, timeout=self._timeout
+            )
+            task = asyncio.create_task(poller.run(), name=f"postgres of {self.entry}")
+            try:
+                await self._until(silent=False)
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _until(self, *, silent: bool) -> None:
+        while True:
+            peer, now = self.board.peers.get(self.entry), self._clock()
+            if peer is not None and (heard(peer, now, self.board.policy) is None) is silent:
+                return
+            await asyncio.sleep(LOOK_EVERY)
+
+    # The poller tells us.
+
+    def observe(self, snapshot: Snapshot) -> None:
+        self.board.ask_directly(self.entry, snapshot, self._clock())
+
+    def observe_failure(self, failure: Failure) -> None:
+        """Nothing: what was seen before ages by itself, and no answer is no evidence."""
+
+    def observe_new_connection(self, failure: Failure | None) -> None:
+        """Nothing: whether a peer takes new connections is its own agent's question."""
+
+    def probe_took(self, seconds: float) -> None:
+        """Nothing: the histogram is of our own PostgreSQL."""

@@ -1,0 +1,101 @@
+"""Members found by DNS: every address of a name, or every target of an SRV record, is one.
+
+The number of members is configured, since a resolver that knows fewer must not make a
+majority out of a minority. An address that the resolver forgets is kept while it answers.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..board import Board
+from ..config import Discovery
+from ..core.members import heard
+from ..core.model import Instant, Peer
+from .client import Entry, PeerClient
+from .resolve import Names
+
+EVERY = 5.0  # seconds
+BUDGET = 4.0  # seconds for one look-up
+
+log = logging.getLogger(__name__)
+
+
+class Discoverer:
+    """Keeps the list of peers current: `await discoverer.run()`."""
+
+    def __init__(
+        self,
+        board: Board,
+        client: PeerClient,
+        discovery: Discovery,
+        names: Names,
+        clock: Callable[[], Instant],
+    ) -> None:
+        self.board = board
+        self._client = client
+        self._discovery = discovery
+        self._names = names
+        self._clock = clock
+        self._error: str | None = None
+
+    async def run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(BUDGET):
+                    found = await self._look_up()
+            except (OSError, TimeoutError) as error:  # the last good list stays in force
+                self._note(f"discovery: {self._name}: {error or 'no answer in time'}")
+            else:
+                self._note(None)
+                self._take(found)
+            await asyncio.sleep(EVERY)
+
+    @property
+    def _name(self) -> str:
+        return self._discovery.dns or self._discovery.srv or ""
+
+    def _note(self, error: str | None) -> None:
+        if error != self._error and error is not None:
+            log.warning("%s", error)
+        self._error = error
+
+    async def _look_up(self) -> list[tuple[str, int]]:
+        discovery = self._discovery
+        if discovery.srv is not None:
+            return await _targets(discovery.srv)
+        return [(address, discovery.port) for address in await self._names.addresses(discovery.dns or "")]
+
+    def _take(self, found: list[tuple[str, int]]) -> None:
+        now, known = self._clock(), {entry.name: entry for entry in self._client.entries}
+        entries = {}
+        for host, port in sorted(found)[: 2 * self._discovery.expected]:
+            spelled = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            entries[spelled] = Entry(spelled, f"{self._discovery.scheme}://{spelled}")
+        for name, entry in known.items():
+            peer = self.board.peers.get(name)
+            if name not in entries and peer is not None and heard(peer, now, self.board.policy):
+                entries[name] = entry
+        if set(entries) == set(known):
+            return
+        self.board.replace_peers([replace(Peer(name), discovered=True) for name in entries], now)
+        self._client.replace_entries(list(entries.values()))
+        log.info("discovery: %s are now %s", self._name, ", ".join(entries) or "nobody")
+
+
+async def _targets(name: str) -> list[tuple[str, int]]:
+    # imported here: only those who use SRV records pay for it
+    import dns.asyncresolver
+    import dns.exception
+    import dns.rdtypes.IN.SRV
+
+    try:
+        answer = await dns.asyncresolver.resolve(name, "SRV", lifetime=BUDGET)
+    except dns.exception.DNSException as error:
+        raise OSError(str(error)) from None
+    return [
+        (record.target.to_text(omit_final_dot=True), record.port)
+        for record in answer
+        if isinstance(record, dns.rdtypes.IN.SRV.SRV)
+    ]

@@ -1,0 +1,51 @@
+"""From what an operator wrote to what the core reads."""
+
+import os
+import socket
+
+from .config import Settings
+from .core.model import LagLimit, Policy
+
+ROUND_MAX_AGE = 2.5  # seconds: the last round of questions to the peers, at the default intervals
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The rules' durations and choices."""
+    slowest = max(settings.peer.interval, settings.peer.timeout)
+    return Policy(
+        cluster=settings.cluster,
+        witness=settings.witness,
+        max_age=settings.postgres.max_age,
+        poll_interval=settings.postgres.interval,
+        system_identifier=settings.system_identifier,
+        demote_all=settings.on_conflict == "demote_all",
+        demote_isolated=settings.isolation == "demote",
+        isolation_after=settings.isolation_after,
+        start_alone_after=settings.start_alone_after,
+        takeover_after=settings.takeover_after,
+        drain=settings.drain,
+        # a silent peer's calls end one time-out apart, and the machine may be busy
+        round_max_age=max(ROUND_MAX_AGE, 2.5 * slowest),
+        peer_max_age=settings.peer.max_age,
+        peer_interval=settings.peer.interval,
+        peer_timeout=settings.peer.timeout,
+        expected_members=settings.discovery.expected if settings.discovery else None,
+        durable=settings.state_dir is not None,
+        lag_limit=LagLimit(settings.replica.max_lag, settings.replica.max_lag_time),
+        grace=settings.replica.grace,
+        hold=settings.replica.hold,
+        require_primary=settings.replica.require_primary,
+        no_load_balance=settings.tags.get("noloadbalance") is True,
+    )
+
+
+def address_of(settings: Settings) -> str | None:
+    """host:port of this node's PostgreSQL as other nodes reach it."""
+    if settings.witness:
+        return None
+    if settings.postgres.address is not None:
+        return str(settings.postgres.address)
+    listen = settings.listen.host
+    host = socket.gethostname() if listen in ("0.0.0.0", "::", "", "*") else listen
+    port = (settings.postgres.dsn.get("port") or os.environ.get("PGPORT") or "5432").split(",")[0]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
