@@ -224,8 +224,8 @@ def parse_node_info(words: Sequence[str]) -> LiveInfo:
     """Read the values of NodeInfo, which are these words in this order.
 
     host port status quarantine pg_status weight role pg_role [delay_by_time] delay repl_state sync_state
-    changed. pgpool 4.4 put delay_by_time in; a delay by time is in microseconds. pg_role is "unknown"
-    while sr_check_user is not set or PostgreSQL does not answer pgpool.
+    changed. pgpool 4.4 put delay_by_time in; a delay by time is in microseconds. pg_status and
+    pg_role are "unknown" while health_check_period or sr_check_period is 0.
     """
     if len(words) not in (12, 13):
         raise PcpError(
