@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from . import __version__
+from .core.evidence import decide_running
 from .core.members import hear, heard, heard_count, last_round, member_count, miss, refuse, snapshot_of
 from .core.memory import raise_high_water, remember, serve
 from .core.model import (
@@ -31,7 +32,7 @@ from .core.model import (
     Verdict,
     View,
 )
-from .core.primary import decide_primary, decide_running
+from .core.primary import decide_primary
 from .core.replica import PLAIN, Ask, decide_replica, decide_sync
 from .wire import CandidateSaid, HighWaterSaid, Message, ServedSaid, SightSaid, said_of
 

@@ -29,7 +29,8 @@ MAX_BYTES = 256 * 1024  # of one message: 64 followers and 64 members need about
 
 Age = Annotated[float, Meta(ge=0, le=4e9)]  # seconds; no machine has run for a century
 Timeline = Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
-Lsn = Annotated[int, Meta(ge=0, le=0xFFFFFFFFFFFFFFFF)]
+MOST = 0x7FFFFFFFFFFFFFFF  # of a counter or an LSN: 2^63 bytes of WAL are a thousand years at 300 MB/s
+Lsn = Annotated[int, Meta(ge=0, le=MOST)]
 Word = Annotated[str, Meta(max_length=255)]
 Sentence = Annotated[str, Meta(max_length=2000)]
 # a string, since a JSON number of 64 bits is rounded by most readers
@@ -88,7 +89,7 @@ class EchoSaid(Struct, frozen=True):
     """The newest message of the receiver that the sender had read: it dates this one."""
 
     incarnation: Word
-    counter: Annotated[int, Meta(ge=0, le=0xFFFFFFFFFFFFFFFF)]
+    counter: Annotated[int, Meta(ge=0, le=MOST)]
 
 
 class Message(Struct, omit_defaults=True, frozen=True):
@@ -101,7 +102,7 @@ class Message(Struct, omit_defaults=True, frozen=True):
     serving: bool
     v: int = VERSION
     version: Word | None = None
-    counter: Annotated[int, Meta(ge=0, le=0xFFFFFFFFFFFFFFFF)] = 0
+    counter: Annotated[int, Meta(ge=0, le=MOST)] = 0
     echo: EchoSaid | None = None
     witness: bool = False
     members_hash: Word | None = None

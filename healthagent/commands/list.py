@@ -83,8 +83,8 @@ def rows_of(url: str) -> list[Row]:
             "name": peer["name"],
             "witness": peer["witness"],
             "writes": peer["serving"] if peer["heard"] else None,
-            "reads": peer.get("replica_ok") if peer["heard"] else None,
-            "reason": (peer["reason"] if peer["heard"] else peer["alarm"] or "silent"),
+            "reads": peer["replica"] and peer["replica"]["ok"],
+            "reason": _reason(peer),
             "detail": peer["detail"],
             "role": peer["role"],
         }
@@ -92,6 +92,14 @@ def rows_of(url: str) -> list[Row]:
         if peer["alarm"] != "self"
     ]
     return [_row(member, places.get(str(member["name"]), {})) for member in [own, *peers]]
+
+
+def _reason(peer: Row) -> object:
+    """Why, in the words that belong to the peer's role."""
+    if not peer["heard"]:
+        return peer["alarm"] or "silent"
+    replica = cast(Row | None, peer["replica"])
+    return replica["reason"] if peer["role"] == "replica" and replica else peer["reason"]
 
 
 def _row(member: Row, place: Row) -> Row:

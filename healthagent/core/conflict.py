@@ -187,3 +187,11 @@ def spelled_signals(signals: Signals) -> str:
         )
     )
     return ", ".join(named)
+
+
+def lost_to(view: View) -> Candidate | None:
+    """The winner of a conflict that this node lost."""
+    conflict, term = view.memory.conflict, view.memory.term
+    if conflict is None or term is None or conflict.winner is None:
+        return None
+    return None if conflict.winner == Candidate(view.name, term.timeline) else conflict.winner

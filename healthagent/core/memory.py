@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from .conflict import resolve
-from .members import last_round, stale
-from .model import Candidate, Conflict, Memory, Policy, Role, Served, Term, Verdict, View
+from .members import stale
+from .model import Candidate, Conflict, Memory, Policy, Role, Served, Verdict, View
 from .replica import follows_rightly, lag_within, on_right_timeline
+from .term import is_newly, round_complete, term_of
 
 KNOWN_CLUSTERS = 16  # system identifiers whose mark is kept: a bound, not a feature
 
@@ -25,7 +26,7 @@ KNOWN_CLUSTERS = 16  # system identifiers whose mark is kept: a bound, not a fea
 def remember(view: View, policy: Policy) -> Memory:
     """The memory after the evidence in `view`."""
     memory = replace(view.memory, high_water=_high_water(view))
-    memory = replace(memory, term=_term(replace(view, memory=memory), policy))
+    memory = replace(memory, term=term_of(replace(view, memory=memory), policy))
     snapshot = view.local.snapshot
     if snapshot is not None and snapshot.role is Role.REPLICA:
         memory = replace(memory, conflict=None, yields_to=None, forgiven=None)
@@ -76,55 +77,6 @@ def _high_water(view: View) -> Mapping[int, int]:
         if statement.serving and snapshot and snapshot.system_identifier and snapshot.timeline:
             mark = _higher(mark, {snapshot.system_identifier: snapshot.timeline})
     return mark
-
-
-def _term(view: View, policy: Policy) -> Term | None:
-    snapshot, failure, term = view.local.snapshot, view.local.failure, view.memory.term
-    if snapshot is not None and snapshot.role is Role.REPLICA:
-        return None
-    lost = failure is not None and failure.conclusive
-    if snapshot is None or lost or snapshot.age(view.now) > policy.max_age:
-        return replace(term, broken=True) if term and not term.broken else term
-    if snapshot.timeline is None:
-        return None
-    if (
-        term is not None
-        and not term.broken
-        and (term.system_identifier, term.timeline) == (snapshot.system_identifier, snapshot.timeline)
-        and snapshot.asked_at - term.seen_at <= policy.max_age
-    ):
-        return term if term.seen_at == snapshot.asked_at else replace(term, seen_at=snapshot.asked_at)
-    served = view.memory.served
-    undisturbed = (
-        served is not None
-        and (served.system_identifier, served.timeline) == (snapshot.system_identifier, snapshot.timeline)
-        and view.now - served.at <= policy.takeover_after
-    )
-    return Term(
-        snapshot.system_identifier,
-        snapshot.timeline,
-        since=view.now,
-        seen_at=snapshot.asked_at,
-        newly=not undisturbed,
-    )
-
-
-def is_newly(view: View) -> bool:
-    """Whether this primary has still to pass the start gate."""
-    term, served = view.memory.term, view.memory.served
-    return (
-        term is not None
-        and term.newly
-        and not (served is not None and served.timeline == term.timeline and served.at >= term.since)
-    )
-
-
-def round_complete(view: View) -> bool:
-    """Whether every peer was asked, and answered or ran out of time, since this node is primary."""
-    term, last = view.memory.term, last_round(view)
-    if not any(peer.counts for peer in view.peers):
-        return True
-    return term is not None and last is not None and last.begun_at >= term.since
 
 
 def _yield(view: View, policy: Policy) -> Memory:
@@ -191,11 +143,3 @@ def _follow(view: View, policy: Policy) -> Memory:
     if not policy.lag_limit.unlimited and lag_within(view, policy, policy.lag_limit) is False:
         memory = replace(memory, lagged_at=now)
     return memory
-
-
-def lost_to(view: View) -> Candidate | None:
-    """The winner of a conflict that this node lost."""
-    conflict, term = view.memory.conflict, view.memory.term
-    if conflict is None or term is None or conflict.winner is None:
-        return None
-    return None if conflict.winner == Candidate(view.name, term.timeline) else conflict.winner

@@ -3,7 +3,8 @@
 The order is the contract: each rule may rely on those above it.
 """
 
-from .conflict import rival_of, spelled_signals
+from .conflict import lost_to, rival_of, spelled_signals
+from .evidence import refusal, refused_by_agent, refused_by_evidence
 from .members import (
     heard,
     heard_count,
@@ -15,8 +16,8 @@ from .members import (
     snapshot_of,
     stale,
 )
-from .memory import is_newly, lost_to, round_complete
 from .model import Alarm, Candidate, Peer, Policy, Reason, Role, Snapshot, Verdict, View
+from .term import is_newly, round_complete
 
 
 def decide_primary(view: View, policy: Policy) -> Verdict:
@@ -36,71 +37,24 @@ def decide_primary(view: View, policy: Policy) -> Verdict:
     )
 
 
-def decide_running(view: View, policy: Policy) -> Verdict:
-    """Say whether PostgreSQL runs, by fresh evidence, whatever its role."""
-    if policy.witness:
-        return _no(Reason.WITNESS, "this agent has no PostgreSQL")
-    return refused_by_evidence(view, policy) or Verdict(True, Reason.RUNNING, "PostgreSQL runs")
-
-
-def _no(reason: Reason, detail: str) -> Verdict:
-    return Verdict(False, reason, detail)
-
-
 def _snapshot(view: View) -> Snapshot:
     snapshot = view.local.snapshot
     assert snapshot is not None, "refused_by_evidence comes first"
     return snapshot
 
 
-def refused_by_agent(view: View, policy: Policy) -> Verdict | None:
-    """Rule 1: this agent takes itself out."""
-    if view.stopping:
-        return _no(Reason.STOPPING, "the agent is shutting down")
-    maintenance = view.memory.maintenance
-    if maintenance is not None and (maintenance.until is None or view.now < maintenance.until):
-        left = "" if maintenance.until is None else f" for another {maintenance.until - view.now:.0f} s"
-        return _no(Reason.MAINTENANCE, f"an operator took this node out of service{left}")
-    if policy.witness:
-        return _no(Reason.WITNESS, "this agent has no PostgreSQL")
-    return None
-
-
-def refused_by_evidence(view: View, policy: Policy) -> Verdict | None:
-    """Rule 2: without a fresh snapshot nothing is known."""
-    local, now = view.local, view.now
-    if local.failure is not None and local.failure.conclusive:
-        return _no(local.failure.reason, local.failure.detail)
-    if local.snapshot is None:
-        if local.failure is not None:
-            return _no(local.failure.reason, local.failure.detail)
-        return _no(Reason.STARTING_UP, "PostgreSQL has not answered yet since the agent started")
-    age = local.snapshot.age(now)
-    if age > policy.max_age:
-        why = f"; {local.failure.detail}" if local.failure else ""
-        return _no(
-            local.failure.reason if local.failure else Reason.POSTGRES_STALE,
-            f"PostgreSQL last answered {age:.1f} s ago, at most {policy.max_age:g} s is fresh{why}",
-        )
-    if local.new_connection_failures >= 2 and local.new_connection_failure is not None:
-        return _no(
-            Reason.NO_NEW_CONNECTIONS,
-            f"{local.new_connection_failures} new connections in a row failed, though the held one lives: "
-            f"{local.new_connection_failure.detail}",
-        )
-    return None
-
-
 def _refused_by_postgres(view: View, policy: Policy) -> Verdict | None:
     """Rules 3 and 4: PostgreSQL itself says no."""
     snapshot = _snapshot(view)
     if snapshot.role is Role.REPLICA:
-        return _no(Reason.NOT_PRIMARY, "PostgreSQL is in recovery: a replica")
+        return refusal(Reason.NOT_PRIMARY, "PostgreSQL is in recovery: a replica")
     if snapshot.timeline is None or snapshot.system_identifier is None:
         what = ", ".join(snapshot.missing) or "timeline or system identifier"
-        return _no(Reason.PRIVILEGE_MISSING, f"the probe's role may not see {what}; see `healthagent sql`")
+        return refusal(
+            Reason.PRIVILEGE_MISSING, f"the probe's role may not see {what}; see `healthagent sql`"
+        )
     if snapshot.read_only:
-        return _no(Reason.READ_ONLY, "default_transaction_read_only is on: new sessions could not write")
+        return refusal(Reason.READ_ONLY, "default_transaction_read_only is on: new sessions could not write")
     return None
 
 
@@ -113,7 +67,7 @@ def _refused_by_high_water(view: View) -> Verdict | None:
     mark = memory.high_water[cluster]
     if memory.forgiven == (cluster, mark):
         return None
-    return _no(
+    return refusal(
         Reason.STALE_TIMELINE,
         f"this primary is on timeline {timeline}, but clients were already sent to timeline {mark}",
     )
@@ -126,13 +80,13 @@ def _refused_by_identity(view: View, policy: Policy) -> Verdict | None:
     if pinned is not None:
         if own == pinned:
             return None
-        return _no(Reason.SYSTEM_ID_MISMATCH, f"system identifier {own}, but {pinned} is configured")
+        return refusal(Reason.SYSTEM_ID_MISMATCH, f"system identifier {own}, but {pinned} is configured")
     for peer in view.peers:
         snapshot = snapshot_of(peer, view.now, policy)
         if snapshot is None or snapshot.role is not Role.PRIMARY or snapshot.system_identifier is None:
             continue
         if snapshot.system_identifier != own:
-            return _no(
+            return refusal(
                 Reason.SYSTEM_ID_MISMATCH,
                 f"{peer.label} is a primary with system identifier {snapshot.system_identifier}, "
                 f"this one has {own}; set system_identifier to say which cluster is meant",
@@ -148,10 +102,10 @@ def _refused_by_gate(view: View, policy: Policy) -> Verdict | None:
     last = last_round(view)
     if last is None or not round_complete(view):
         # after lost evidence too: meanwhile a standby may have been promoted and been told that we are down
-        return _no(Reason.START_GATE, "newly primary: not every peer has been asked yet")
+        return refusal(Reason.START_GATE, "newly primary: not every peer has been asked yet")
     since_round = view.now - last.ended_at
     if since_round > policy.round_max_age:
-        return _no(
+        return refusal(
             Reason.START_GATE,
             f"the last round of questions to the peers ended {since_round:.1f} s ago, "
             f"at most {policy.round_max_age:g} s is fresh",
@@ -160,14 +114,14 @@ def _refused_by_gate(view: View, policy: Policy) -> Verdict | None:
         return None
     members, present = member_count(view, policy), heard_count(view, policy)
     if members >= 3 and present < majority(members):
-        return _no(
+        return refusal(
             Reason.ISOLATED_AT_START,
             f"newly primary: {present} of {members} members heard, this one included; "
             f"a majority is {majority(members)}",
         )
     waited = view.now - term.since
     if members == 2 and present < 2 and waited < policy.start_alone_after:
-        return _no(
+        return refusal(
             Reason.START_ALONE,
             f"newly primary and the only peer is silent: {policy.start_alone_after - waited:.1f} s "
             f"of {policy.start_alone_after:g} s to wait",
@@ -184,9 +138,9 @@ def _refused_by_conflict(view: View) -> Verdict | None:
     seen = f"timeline {term.timeline} here, also primary: {others}; {spelled_signals(conflict.signals)}"
     winner = lost_to(view)
     if winner is not None:
-        return _no(Reason.LOST_CONFLICT, f"{winner} is the rightful primary: {seen}")
+        return refusal(Reason.LOST_CONFLICT, f"{winner} is the rightful primary: {seen}")
     if conflict.winner is None:
-        return _no(Reason.DIVERGED, f"nobody is the clear winner, a person must stop one: {seen}")
+        return refusal(Reason.DIVERGED, f"nobody is the clear winner, a person must stop one: {seen}")
     return None
 
 
@@ -207,12 +161,12 @@ def _refused_by_drain(view: View, policy: Policy) -> Verdict | None:
 def _still_serving(peer: Peer, view: View, policy: Policy) -> Verdict | None:
     statement = heard(peer, view.now, policy)
     if statement is not None and statement.serving:
-        return _no(Reason.RIVAL_DRAINING, f"{peer.label} still answers 200 on /primary")
+        return refusal(Reason.RIVAL_DRAINING, f"{peer.label} still answers 200 on /primary")
     if peer.served_until is None or (peer.statement and peer.statement.serving):
         return None
     stopped_for = view.now - peer.served_until
     if stopped_for < policy.drain:
-        return _no(
+        return refusal(
             Reason.RIVAL_DRAINING,
             f"{peer.label} stopped serving {max(stopped_for, 0):.1f} s ago, "
             f"its clients have {policy.drain:g} s to leave",
@@ -228,7 +182,7 @@ def _unyielding(peer: Peer, view: View, policy: Policy) -> Verdict | None:
     since = max(view.memory.yielded_until, term.since)
     if is_agent(statement) and statement.yields_to == own and statement.asked_at >= since:
         return None
-    return _no(
+    return refusal(
         Reason.RIVAL_DRAINING, f"{peer.label} is a primary too and has not said that it yields to {own}"
     )
 
@@ -240,7 +194,7 @@ def _fell_silent(peer: Peer, view: View, policy: Policy) -> Verdict | None:
     since = statement.received_at if peer.silent_since is None else peer.silent_since
     silent_for = view.now - since
     if silent_for < policy.silence:
-        return _no(
+        return refusal(
             Reason.RIVAL_SILENT,
             f"{peer.label} was serving when it fell silent {silent_for:.1f} s ago; "
             f"{policy.silence:g} s must pass",
@@ -256,7 +210,7 @@ def _refused_by_isolation(view: View, policy: Policy) -> Verdict | None:
     alone_for = view.now - majority_heard_at(view, policy)
     if present >= majority(members) or alone_for < policy.isolation_after:
         return None
-    return _no(
+    return refusal(
         Reason.ISOLATED,
         f"{present} of {members} members heard, this one included, no majority for {alone_for:.1f} s "
         f"(isolation_after {policy.isolation_after:g} s)",
@@ -271,7 +225,7 @@ def _refused_by_state(view: View, policy: Policy) -> Verdict | None:
     saved = view.memory.saved_high_water.get(snapshot.system_identifier, 0)
     if saved >= snapshot.timeline:
         return None
-    return _no(
+    return refusal(
         Reason.STATE_UNSAVED,
         f"timeline {snapshot.timeline} is not yet in the state file, which holds {saved or 'none'}",
     )

@@ -8,6 +8,7 @@ that nobody calls stale, on the primary's timeline.
 from dataclasses import dataclass, field
 
 from .conflict import upstream
+from .evidence import refusal, refused_by_agent, refused_by_evidence
 from .members import heard, snapshot_of, stale
 from .model import (
     Follower,
@@ -22,7 +23,6 @@ from .model import (
     Verdict,
     View,
 )
-from .primary import refused_by_agent, refused_by_evidence
 
 _SUPERSEDED = (Reason.STALE_TIMELINE, Reason.LOST_CONFLICT)
 
@@ -42,24 +42,20 @@ PLAIN = Ask()
 
 def decide_replica(view: View, policy: Policy, ask: Ask = PLAIN) -> Verdict:
     """Say whether this node may be given reads, and which rule says so."""
-    refusal = refused_by_agent(view, policy) or refused_by_evidence(view, policy)
-    if refusal is not None:
-        return refusal
+    refused = refused_by_agent(view, policy) or refused_by_evidence(view, policy)
+    if refused is not None:
+        return refused
     snapshot = _snapshot(view)
     if snapshot.role is not Role.REPLICA:
-        return _no(Reason.NOT_REPLICA, "PostgreSQL is not in recovery: a primary")
+        return refusal(Reason.NOT_REPLICA, "PostgreSQL is not in recovery: a primary")
     if policy.no_load_balance and not ask.readiness:
-        return _no(Reason.NO_LOAD_BALANCE, "the tag noloadbalance keeps reads away from this node")
+        return refusal(Reason.NO_LOAD_BALANCE, "the tag noloadbalance keeps reads away from this node")
     return (
         _refused_by_replication(view, policy)
         or _refused_by_state(snapshot, ask)
         or _refused_by_lag(view, policy, ask)
         or _permitted(view, policy)
     )
-
-
-def _no(reason: Reason, detail: str) -> Verdict:
-    return Verdict(False, reason, detail)
 
 
 def _snapshot(view: View) -> Snapshot:
@@ -126,24 +122,24 @@ def _refused_by_replication(view: View, policy: Policy) -> Verdict | None:
     found = current_primary(view, policy)
     if found is not None and not snapshot.streaming and _past(memory.streamed_at, now, policy):
         if "pg_stat_wal_receiver" in snapshot.missing:
-            return _no(
+            return refusal(
                 Reason.PRIVILEGE_MISSING,
                 "the probe's role may not see pg_stat_wal_receiver, so streaming is unknown; "
                 "grant it pg_monitor (`healthagent sql`)",
             )
-        return _no(
+        return refusal(
             Reason.REPLICATION_DOWN,
             f"{found[0].label} is primary, but this node has not streamed {_since(memory.streamed_at, now)} "
             f"(grace {policy.grace:g} s)",
         )
     if not follows_rightly(view, policy) and _past(memory.followed_at, now, policy):
-        return _no(
+        return refusal(
             Reason.FOLLOWS_STALE,
             f"it streams from {upstream(snapshot, view)}, which is superseded, "
             f"and followed no other {_since(memory.followed_at, now)} (grace {policy.grace:g} s)",
         )
     if found and not on_right_timeline(view, policy) and _past(memory.on_timeline_at, now, policy):
-        return _no(
+        return refusal(
             Reason.TIMELINE_DIFFERS,
             f"timeline {snapshot.timeline} here, but {found[0].label} is primary on {found[1].timeline}",
         )
@@ -162,7 +158,7 @@ def _since(last_good: Instant | None, now: Instant) -> str:
 def _refused_by_state(snapshot: Snapshot, ask: Ask) -> Verdict | None:
     if ask.replication_state is None or snapshot.replication_state == ask.replication_state:
         return None
-    return _no(
+    return refusal(
         Reason.REPLICATION_STATE_DIFFERS,
         f"replication state is {snapshot.replication_state or 'none'}, asked for {ask.replication_state}",
     )
@@ -222,16 +218,16 @@ def _refused_by_lag(view: View, policy: Policy, ask: Ask) -> Verdict | None:
     for limit in limits:
         within = True if limit.unlimited else lag_within(view, policy, limit, ask.received)
         if within is None:
-            return _no(
+            return refusal(
                 Reason.LAG_UNKNOWN, f"a lag of at most {spelled(limit)} is wanted, but cannot be known"
             )
         if not within:
-            return _no(
+            return refusal(
                 Reason.LAGGING, f"{_behind(view, policy, ask)} behind, at most {spelled(limit)} is wanted"
             )
     lagged_at = view.memory.lagged_at
     if lagged_at is not None and not ask.readiness and view.now - lagged_at < policy.hold:
-        return _no(
+        return refusal(
             Reason.LAGGING,
             f"it was more than {spelled(policy.lag_limit)} behind {view.now - lagged_at:.1f} s ago; "
             f"{policy.hold:g} s below it must pass",
@@ -259,7 +255,7 @@ def _permitted(view: View, policy: Policy) -> Verdict:
     if _primary_known(view, policy):
         return Verdict(True, Reason.REPLICA, f"replica on timeline {_snapshot(view).timeline or 'unknown'}")
     if policy.require_primary:
-        return _no(Reason.NO_PRIMARY, "no current primary is known and replica.require_primary is set")
+        return refusal(Reason.NO_PRIMARY, "no current primary is known and replica.require_primary is set")
     return Verdict(True, Reason.REPLICA_NO_PRIMARY, "replica; no current primary is known")
 
 
@@ -273,12 +269,12 @@ def decide_sync(view: View, policy: Policy, wanted: str, ask: Ask = PLAIN) -> Ve
         return verdict
     state = sync_state(view, policy)
     if state is None:
-        return _no(Reason.SYNC_UNKNOWN, "no current primary tells how this replica is attached")
+        return refusal(Reason.SYNC_UNKNOWN, "no current primary tells how this replica is attached")
     if wanted == "async":
         if state in ("sync", "quorum"):
-            return _no(Reason.NOT_ASYNC, f"the primary calls this replica {state}")
+            return refusal(Reason.NOT_ASYNC, f"the primary calls this replica {state}")
     elif state != wanted:
-        return _no(
+        return refusal(
             Reason.NOT_SYNC if wanted == "sync" else Reason.NOT_QUORUM, f"the primary calls it {state}"
         )
     return verdict

@@ -4,21 +4,17 @@ Source: patroni/api.py, `get_postgresql_status`. Such a node knows nothing of yi
 while it says primary and running it counts as serving, and as yielding to nobody.
 """
 
-from typing import Annotated
-
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from ..core.model import Instant, Reason, Role, Snapshot, Source, Statement
-from ..wire import Misunderstood, SystemIdentifier, Timeline, Word
-
-Location = Annotated[int, Meta(ge=0, le=0xFFFFFFFFFFFFFFFF)]
+from ..wire import Lsn, Misunderstood, SystemIdentifier, Timeline, Word
 
 
 class _Xlog(Struct, frozen=True):
-    location: Location | None = None
-    received_location: Location | None = None
-    replayed_location: Location | None = None
+    location: Lsn | None = None
+    received_location: Lsn | None = None
+    replayed_location: Lsn | None = None
 
 
 class _Identity(Struct, frozen=True):

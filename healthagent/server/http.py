@@ -12,8 +12,10 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from ..core.model import Instant
+from ..crowd import Crowd
 from .answers import CHECKS, Answer, Answers, refusal
-from .limits import BoundedServer, Connection, Crowd
+from .haproxy_state import HEADER, HaproxyStates
+from .limits import BoundedServer, Connection
 
 BACKLOG = 4096
 READ = ("GET", "HEAD", "OPTIONS")
@@ -37,8 +39,8 @@ class Surface:
         self.pages: dict[str, Page] = {}  # GETs with a response of their own
         self.exchanges: dict[str, Page] = {}  # POSTs with a response of their own
         self.checks: Counter[tuple[str, int]] = Counter()
-        self.haproxy_states: dict[str, str] = {}
-        self.crowd = Crowd(connections, loop)
+        self.haproxy_states = HaproxyStates()
+        self.crowd: Crowd[Connection] = Crowd(connections, loop)
         self._clock = clock
         self._loop = loop
         self._server = BoundedServer(self._handle, self.crowd)
@@ -100,9 +102,9 @@ class Surface:
         return refusal(HTTPStatus.NOT_FOUND, f"no such path: {path[:100]}", paths=paths)
 
     def _note_haproxy(self, request: web.BaseRequest) -> None:
-        state = request.headers.get("X-Haproxy-Server-State")
-        if state is not None:
-            self.haproxy_states[f"{request.remote}"] = state[:512]
+        header = request.headers.get(HEADER)
+        if header is not None:
+            self.haproxy_states.note(request.remote or "", header, self._clock())
 
 
 def _remove(path: Path) -> None:

@@ -2,8 +2,7 @@
 
 aiohttp times out an idle keep-alive connection but not one that has sent nothing, or half
 a header, yet. Here every connection has `PATIENCE` seconds for its next complete request,
-and when there are as many as the process may have, the one that waited longest makes room:
-silent clients can therefore never keep a checker out.
+and when there are as many as the process may have, the one that waited longest makes room.
 """
 
 import asyncio
@@ -15,7 +14,8 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-PATIENCE = 5.0  # seconds from connecting, or from the last request, to the next one
+from ..crowd import PATIENCE, Crowd
+
 RESERVED_FILES = 128  # descriptors kept for PostgreSQL, peers, the state file and logs
 MAX_HEADER = 8190  # bytes of the request line, and of each header; aiohttp answers 400 above
 MAX_HEADERS = 64
@@ -80,55 +80,10 @@ class Connection(RequestHandler):
         return response
 
 
-class Crowd:
-    """All connections, the longest waiting first."""
-
-    def __init__(self, most: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.most = most
-        self._loop = loop
-        self._since: dict[Connection, float] = {}
-        self._exempt: set[Connection] = set()
-
-    def __len__(self) -> int:
-        return len(self._since)
-
-    def admit(self, connection: Connection) -> None:
-        if len(self._since) >= self.most:
-            self._drop(next(iter(self._since)))
-        self._since[connection] = self._loop.time()
-
-    def served(self, connection: Connection) -> None:
-        """Note a complete request: the wait for the next one begins."""
-        if self._since.pop(connection, None) is not None:
-            self._since[connection] = self._loop.time()
-
-    def forget(self, connection: Connection) -> None:
-        self._since.pop(connection, None)
-        self._exempt.discard(connection)
-
-    def exempt(self, connection: Connection) -> None:
-        """Let a long answer take its time; whoever asks for this bounds how many there are."""
-        self._exempt.add(connection)
-
-    def _drop(self, connection: Connection) -> None:
-        self._since.pop(connection, None)
-        if connection.transport is not None:
-            connection.transport.abort()
-
-    async def reap(self) -> None:
-        """Drop those that have waited too long, for ever."""
-        while True:
-            await asyncio.sleep(PATIENCE / 10)
-            latest = self._loop.time() - PATIENCE
-            for connection in [one for one, since in self._since.items() if since <= latest]:
-                if connection not in self._exempt:
-                    self._drop(connection)
-
-
 class BoundedServer(web.Server):
     """aiohttp's low-level server with connections of ours."""
 
-    def __init__(self, handler: Handler, crowd: Crowd) -> None:
+    def __init__(self, handler: Handler, crowd: Crowd[Connection]) -> None:
         super().__init__(handler)
         self.crowd = crowd
 

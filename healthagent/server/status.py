@@ -4,7 +4,6 @@ from .. import __version__
 from ..board import Board
 from ..core.conflict import spelled_signals
 from ..core.members import heard, last_round, snapshot_of
-from ..core.memory import is_newly
 from ..core.model import (
     Candidate,
     Failure,
@@ -17,6 +16,7 @@ from ..core.model import (
     lsn_text,
 )
 from ..core.replica import lag_bytes, lag_seconds
+from ..core.term import is_newly
 from .patroni import Json
 
 
@@ -157,7 +157,9 @@ def _peer(peer: Peer, board: Board, now: Instant) -> Json:
         "timeline": snapshot.timeline if snapshot else None,
         "system_identifier": _text(snapshot.system_identifier) if snapshot else None,
         "serving": present is not None and present.serving,
-        "replica_ok": present.replica_ok if present else None,
+        "replica": None
+        if present is None or present.replica_ok is None
+        else {"ok": present.replica_ok, "reason": present.replica_reason},
         "not_serving_for": None
         if present is None or present.serving or peer.served_until is None
         else round(now - peer.served_until, 3),

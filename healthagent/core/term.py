@@ -1,0 +1,60 @@
+"""This node's own stretch as a primary: when it began, and what it has still to pass.
+
+A term ends with the evidence for it. Who comes back after lost evidence begins another one,
+and asks every peer anew: meanwhile a standby may have been promoted and told that we are down.
+"""
+
+from dataclasses import replace
+
+from .members import last_round
+from .model import Policy, Role, Term, View
+
+
+def term_of(view: View, policy: Policy) -> Term | None:
+    """The term after the evidence in `view`, None when this node is no primary."""
+    snapshot, failure, term = view.local.snapshot, view.local.failure, view.memory.term
+    if snapshot is not None and snapshot.role is Role.REPLICA:
+        return None
+    lost = failure is not None and failure.conclusive
+    if snapshot is None or lost or snapshot.age(view.now) > policy.max_age:
+        return replace(term, broken=True) if term and not term.broken else term
+    if snapshot.timeline is None:
+        return None
+    if (
+        term is not None
+        and not term.broken
+        and (term.system_identifier, term.timeline) == (snapshot.system_identifier, snapshot.timeline)
+        and snapshot.asked_at - term.seen_at <= policy.max_age
+    ):
+        return term if term.seen_at == snapshot.asked_at else replace(term, seen_at=snapshot.asked_at)
+    served = view.memory.served
+    undisturbed = (
+        served is not None
+        and (served.system_identifier, served.timeline) == (snapshot.system_identifier, snapshot.timeline)
+        and view.now - served.at <= policy.takeover_after
+    )
+    return Term(
+        snapshot.system_identifier,
+        snapshot.timeline,
+        since=view.now,
+        seen_at=snapshot.asked_at,
+        newly=not undisturbed,
+    )
+
+
+def is_newly(view: View) -> bool:
+    """Whether this primary has still to pass the start gate."""
+    term, served = view.memory.term, view.memory.served
+    return (
+        term is not None
+        and term.newly
+        and not (served is not None and served.timeline == term.timeline and served.at >= term.since)
+    )
+
+
+def round_complete(view: View) -> bool:
+    """Whether every peer was asked, and answered or ran out of time, since this node is primary."""
+    term, last = view.memory.term, last_round(view)
+    if not any(peer.counts for peer in view.peers):
+        return True
+    return term is not None and last is not None and last.begun_at >= term.since
