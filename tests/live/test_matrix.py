@@ -1,7 +1,7 @@
 """Every supported major version of PostgreSQL, real ones: what differs between them must not surprise us.
 
-12 and 13 come without pg_rewind. `make matrix` runs this alone; what is missing is fetched once into the
-checkout's .cache.
+`make matrix` runs these alone. What is missing is fetched once into the checkout's .cache; fetched sets of
+12 to 17 lack pg_rewind.
 """
 
 from collections.abc import Iterator
