@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Annotated, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp.web_request import BaseRequest
 from msgspec import Meta, Struct
 
 from .board import Board
@@ -40,7 +40,7 @@ class Control:
         self.token = token
         self._clock = clock
 
-    async def maintenance(self, request: web.BaseRequest) -> Answer:
+    async def maintenance(self, request: BaseRequest) -> Answer:
         """POST /maintenance {"on": true, "seconds": 3600}."""
         asked = await self._asked(request, MaintenanceAsked)
         if isinstance(asked, Answer):
@@ -50,7 +50,7 @@ class Control:
         self.board.maintain(Maintenance(until) if asked.on else None, now)
         return Answer(HTTPStatus.OK, msgspec.json.encode({"on": asked.on, "seconds": asked.seconds}))
 
-    async def override(self, request: web.BaseRequest) -> Answer:
+    async def override(self, request: BaseRequest) -> Answer:
         """POST /override {"clear": true}."""
         asked = await self._asked(request, OverrideAsked)
         if isinstance(asked, Answer):
@@ -58,7 +58,7 @@ class Control:
         cleared = self.board.forgive(self._clock()) if asked.clear else []
         return Answer(HTTPStatus.OK, msgspec.json.encode({"cleared": cleared}))
 
-    async def _asked(self, request: web.BaseRequest, kind: type[T]) -> T | Answer:
+    async def _asked(self, request: BaseRequest, kind: type[T]) -> T | Answer:
         refused = self._refused(request)
         if refused is not None:
             return refused
@@ -72,7 +72,7 @@ class Control:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return refusal(HTTPStatus.BAD_REQUEST, f"body: {error}")
 
-    def _refused(self, request: web.BaseRequest) -> Answer | None:
+    def _refused(self, request: BaseRequest) -> Answer | None:
         if not self._trusted(request):
             return refusal(
                 HTTPStatus.FORBIDDEN,
@@ -82,7 +82,7 @@ class Control:
             return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type: want application/json")
         return None
 
-    def _trusted(self, request: web.BaseRequest) -> bool:
+    def _trusted(self, request: BaseRequest) -> bool:
         given = request.headers.get("Authorization", "")
         if self.token and hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
             return True

@@ -10,7 +10,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_response import Response, StreamResponse
 
 from .board import Board, Identity
 from .clock import boottime
@@ -166,13 +167,13 @@ class Agent:
         surface.posts["/maintenance"] = control.maintenance
         surface.posts["/override"] = control.override
 
-        async def peer(_request: web.BaseRequest) -> web.StreamResponse:
-            return web.Response(body=self.listener.tell(boottime()), content_type="application/json")
+        async def peer(_request: BaseRequest) -> StreamResponse:
+            return Response(body=self.listener.tell(boottime()), content_type="application/json")
 
-        async def exchange(request: web.BaseRequest) -> web.StreamResponse:
+        async def exchange(request: BaseRequest) -> StreamResponse:
             answer, signature = await self.listener.exchange_with(request)
             headers = {HEADER: signature} if signature else None
-            return web.Response(
+            return Response(
                 status=answer.status, body=answer.body, headers=headers, content_type=answer.content_type
             )
 
@@ -349,7 +350,9 @@ def _server_tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _client_tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls.ca is None and settings.tls.cert is None:
+    if not any(entry.url.startswith("https:") for entry in settings.peers) and not (
+        settings.discovery and settings.discovery.scheme == "https"
+    ):
         return None
     context = ssl.create_default_context(cafile=settings.tls.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from healthagent import light  # first: see there  # noqa: F401
 from healthagent.commands.config import add_file, add_flags, given_flags, load_or_complain
 from healthagent.config import LogSettings, Settings, load
 from healthagent.daemon import Agent, StartError

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp.web_request import BaseRequest
 
 from ..board import Board
 from ..core.model import Instant
@@ -26,7 +26,7 @@ class PeerListener:
         """Our own description, unsigned: GET /peer."""
         return encode(self.board.describe(now))
 
-    async def exchange_with(self, request: web.BaseRequest) -> tuple[Answer, str | None]:
+    async def exchange_with(self, request: BaseRequest) -> tuple[Answer, str | None]:
         """POST /peer: hear the peer's statement, answer with ours; also the signature of the answer."""
         if self.exchange is None:
             answer = refusal(HTTPStatus.FORBIDDEN, "no peer.secret is configured here: ask with GET /peer")

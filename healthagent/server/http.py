@@ -8,7 +8,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import cast
 
-from aiohttp import web
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_response import Response, StreamResponse
 from multidict import CIMultiDict
 
 from ..core.model import Instant
@@ -20,8 +21,8 @@ from .limits import BoundedServer, Connection
 BACKLOG = 4096
 READ = ("GET", "HEAD", "OPTIONS")
 
-Post = Callable[[web.BaseRequest], Awaitable[Answer]]
-Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Post = Callable[[BaseRequest], Awaitable[Answer]]
+Page = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
 
 class Surface:
@@ -62,7 +63,7 @@ class Surface:
             listener.close()
         await self._server.shutdown(0.5)
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _handle(self, request: BaseRequest) -> StreamResponse:
         self.crowd.served(cast(Connection, request.protocol))
         path = _plain(request.path)
         page = self.pages.get(path)
@@ -81,7 +82,7 @@ class Surface:
         self.checks[known, answer.status] += 1
         return _response(answer, request.method, allow)
 
-    async def _answer(self, request: web.BaseRequest, path: str) -> tuple[Answer, str | None]:
+    async def _answer(self, request: BaseRequest, path: str) -> tuple[Answer, str | None]:
         post = self.posts.get(path)
         if request.method == "POST" and post is not None:
             return await post(request), None
@@ -101,7 +102,7 @@ class Surface:
         paths = sorted({*self.answers.paths(), *self.pages, *self.posts})
         return refusal(HTTPStatus.NOT_FOUND, f"no such path: {path[:100]}", paths=paths)
 
-    def _note_haproxy(self, request: web.BaseRequest) -> None:
+    def _note_haproxy(self, request: BaseRequest) -> None:
         header = request.headers.get(HEADER)
         if header is not None:
             self.haproxy_states.note(request.remote or "", header, self._clock())
@@ -115,12 +116,10 @@ def _plain(path: str) -> str:
     return path[:-1] if len(path) > 1 and path.endswith("/") else path
 
 
-def _response(answer: Answer, method: str, allow: str | None) -> web.Response:
+def _response(answer: Answer, method: str, allow: str | None) -> Response:
     headers = CIMultiDict({"Content-Type": answer.content_type, "Cache-Control": "no-store"})
     if answer.reason is not None:
         headers["X-Healthagent-Reason"] = answer.reason
     if allow is not None:
         headers["Allow"] = allow
-    return web.Response(
-        status=answer.status, body=b"" if method == "OPTIONS" else answer.body, headers=headers
-    )
+    return Response(status=answer.status, body=b"" if method == "OPTIONS" else answer.body, headers=headers)

@@ -11,8 +11,10 @@ import logging
 import resource
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_response import Response, StreamResponse
+from aiohttp.web_server import Server
 
 from ..crowd import PATIENCE, Crowd
 
@@ -22,7 +24,7 @@ MAX_HEADERS = 64
 CERTAINLY_ENOUGH = 20_000  # connections, where the file limit would allow more
 
 log = logging.getLogger(__name__)
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
 
 def raise_file_limit() -> int:
@@ -67,20 +69,20 @@ class Connection(RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,
+        request: BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,
-    ) -> web.StreamResponse:
+    ) -> StreamResponse:
         """A client's mistake is answered, not logged; a bug of ours is both."""
         if status >= 500:
             return super().handle_error(request, status, exc, message)
-        response = web.Response(status=status, text="bad request\n")
+        response = Response(status=status, text="bad request\n")
         response.force_close()
         return response
 
 
-class BoundedServer(web.Server):
+class BoundedServer(Server):
     """aiohttp's low-level server with connections of ours."""
 
     def __init__(self, handler: Handler, crowd: Crowd[Connection]) -> None:
