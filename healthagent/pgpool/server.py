@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from healthagent.config import Address
-from healthagent.server.limits import BoundedServer, Connection, Crowd, raise_file_limit
+from healthagent.crowd import Crowd
+from healthagent.server.limits import BoundedServer, Connection, raise_file_limit
 
 PATHS = ("/liveness", "/metrics", "/ready")
 
@@ -48,7 +49,7 @@ class BridgeServer:
         self._ready = ready
         self._registry = registry
         loop = asyncio.get_running_loop()
-        self._crowd = Crowd(raise_file_limit(), loop)
+        self._crowd: Crowd[Connection] = Crowd(raise_file_limit(), loop)
         self._server = BoundedServer(self._handle, self._crowd)
 
     async def listen(self, address: Address) -> asyncio.Server:

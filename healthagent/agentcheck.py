@@ -1,0 +1,130 @@
+"""HAProxy's agent-check: one question, one line, over TCP.
+
+HAProxy sends `agent-send` and reads a line of words, parted by blanks, tabs or commas; see
+`agent-check` in its configuration manual. No answer means "no news" to it, never "down":
+httpchk is the gate, this makes a refusal act within `agent-inter` and puts its reason on the
+stats page. `maint`, `drain` and `ready` are never said: they would latch in HAProxy, beyond
+what this agent's next word could undo.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from .board import Board
+from .core.model import Instant, Verdict
+from .core.weight import weight
+from .crowd import Crowd
+
+WAIT = 0.1  # seconds for the question; an HAProxy without agent-send sends none
+MAX_QUESTION = 256  # bytes
+MAX_LINE = 255  # bytes of an answer, its end included
+BACKLOG = 4096
+
+
+def answer(question: bytes, board: Board, now: Instant) -> bytes:
+    """The line for a question. What is not understood is the stricter one, after a primary."""
+    if question.partition(b"\n")[0].strip() == b"replica":
+        verdict = board.replica(now)
+        # the weight every time: HAProxy keeps the last one, a 1% too, through any number of plain "up"
+        return f"up {weight(board.view(now), board.policy)}%\n".encode() if verdict.ok else _down(verdict)
+    verdict = board.primary(now)
+    return b"up\n" if verdict.ok else _down(verdict)
+
+
+def _down(verdict: Verdict) -> bytes:
+    """Spell a refusal. Without the blank before '#' HAProxy would take it all for one unknown word."""
+    line = f"down #{verdict.reason}: {' '.join(verdict.detail.split())}"
+    printable = "".join(letter if " " <= letter <= "~" else "?" for letter in line)
+    return printable[: MAX_LINE - 1].encode() + b"\n"
+
+
+class AgentCheck:
+    """The TCP server. It needs no reaper: whoever is silent is answered after `WAIT`, and gone."""
+
+    def __init__(
+        self,
+        board: Board,
+        clock: Callable[[], Instant],
+        connections: int,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.crowd: Crowd[Connection] = Crowd(connections, loop)
+        self._board = board
+        self._clock = clock
+        self._loop = loop
+        self._listeners: list[asyncio.Server] = []
+
+    async def listen(self, host: str | None, port: int) -> list[int]:
+        """Answer on a TCP address; returns the ports, which the kernel chose when `port` is 0."""
+        listener = await self._loop.create_server(
+            lambda: Connection(self.crowd, self._answer, self._loop), host, port, backlog=BACKLOG
+        )
+        self._listeners.append(listener)
+        return [socket.getsockname()[1] for socket in listener.sockets]
+
+    def close(self) -> None:
+        """Stop listening, and answer whoever has not asked yet.
+
+        Stop the board first and leave HAProxy the time of an `agent-inter` to hear of it: a
+        closed port is no news to it.
+        """
+        for listener in self._listeners:
+            listener.close()
+        for connection in self.crowd:
+            connection.reply()
+
+    def _answer(self, question: bytes) -> bytes:
+        return answer(question, self._board, self._clock())
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One client: its question, as far as it is read, and the wait for it.
+
+    Its end is never logged: HAProxy may reset the connection as soon as it has its line.
+    """
+
+    def __init__(
+        self,
+        crowd: Crowd["Connection"],
+        answer_to: Callable[[bytes], bytes],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._crowd = crowd
+        self._answer_to = answer_to
+        self._loop = loop
+        self._question = bytearray(MAX_QUESTION)
+        self._read = 0
+        self._wait: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its bases
+        self._wait = self._loop.call_later(WAIT, self.reply)
+        self._crowd.admit(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self._question)[self._read :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._read += nbytes
+        if self._read == MAX_QUESTION or b"\n" in self._question[: self._read]:
+            self.reply()
+
+    def eof_received(self) -> None:
+        self.reply()
+
+    def reply(self) -> None:
+        """Answer what has been asked so far, and close."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        try:
+            self.transport.write(self._answer_to(bytes(self._question[: self._read])))
+        finally:
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        if self._wait is not None:
+            self._wait.cancel()
+        self._crowd.forget(self)
