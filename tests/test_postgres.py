@@ -1,10 +1,13 @@
 """Rows become snapshots, exceptions become failures; what listens and is not PostgreSQL is said to be so."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
 
 import asyncpg
 import msgspec
@@ -15,6 +18,25 @@ from healthagent.postgres import failure
 from healthagent.postgres.session import Session
 from healthagent.postgres.statement import Connected, application_name, connected, snapshot
 
+# For "localhost", self-signed until 2126; it guards nothing.
+CERTIFICATE = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQggC9mKgK6bqkagSG2
+zwxUu60/7hZdsQLQ0F92hLZ7Q7mhRANCAAQPHQGAxN6Zyhu2+kLAoIsewyYp90Ft
+rJUAIb+8SYg0M+/umUEmRzt78di8npUepjEVhGbhpo4hEygy9W/hEHBf
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBfjCCASWgAwIBAgIUZFHM+h/B+p1+JEDVRAaYvGGWkYEwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMTIzMTcwNloYDzIxMjYxMDI4
+MjMxNzA2WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAQPHQGAxN6Zyhu2+kLAoIsewyYp90FtrJUAIb+8SYg0M+/umUEmRzt7
+8di8npUepjEVhGbhpo4hEygy9W/hEHBfo1MwUTAdBgNVHQ4EFgQUBczsrs0JOOK7
+gdP+ktMhNzFF+h8wHwYDVR0jBBgwFoAUBczsrs0JOOK7gdP+ktMhNzFF+h8wDwYD
+VR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNHADBEAiB2+rvHOv2rASaWvTHslmmH
+r9Lat9Jgexzqb7/D0EcOYgIgdTpsMrMKp5Ptw8dlgJ6N+CnK6wanizglDt+iOUge
+kzs=
+-----END CERTIFICATE-----
+"""
 KNOWN = Connected(system_identifier=7710761632904163655, timeline=3)
 STARTED = datetime(2026, 11, 21, 20, 6, 33, 798321, tzinfo=UTC)
 
@@ -214,7 +236,7 @@ NOT_NOW = asyncpg.CannotConnectNowError
     ("error", "reason", "words"),
     [
         (ConnectionRefusedError(111, "Connection refused"), Reason.POSTGRES_DOWN, "nothing listens"),
-        (FileNotFoundError(2, "No such file"), Reason.POSTGRES_DOWN, "Unix socket does not exist"),
+        (FileNotFoundError(2, "No such file"), Reason.POSTGRES_DOWN, "no such Unix socket"),
         (OSError(113, "No route to host"), Reason.POSTGRES_DOWN, "No route to host"),
         (socket.gaierror(-2, "Name or service not known"), Reason.POSTGRES_DOWN, "does not resolve: Name"),
         (ConnectionResetError(), Reason.POSTGRES_DOWN, "hung up"),
@@ -347,6 +369,44 @@ async def test_a_server_that_never_answers_costs_the_budget(answer: bytes) -> No
         host, port = server.sockets[0].getsockname()
         found = await refused({"host": host, "port": port, "user": "u", "database": "d"}, budget=0.1)
         await asyncio.wait_for(left.wait(), 1)  # it saw us hang up
+    assert (found.reason, found.conclusive) == (Reason.POSTGRES_STALE, False)
+
+
+async def test_a_server_that_goes_mute_after_tls_is_left_at_once(tmp_path: Path) -> None:
+    """A polite TLS close would wait 30 s for its answer, in one of its connection slots."""
+    certificate = tmp_path / "both.pem"
+    certificate.write_text(CERTIFICATE)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    left = asyncio.Event()
+
+    class Mute(asyncio.Protocol):
+        """Agrees to TLS by hand, so that nothing here answers a close_notify."""
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast(asyncio.Transport, transport)
+            self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            self.tls = tls.wrap_bio(self.incoming, self.outgoing, server_side=True)
+            self.asked = False
+
+        def data_received(self, data: bytes) -> None:
+            if not self.asked:
+                self.asked = True
+                self.transport.write(b"S")
+                return
+            self.incoming.write(data)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.tls.do_handshake()
+            self.transport.write(self.outgoing.read())
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            left.set()
+
+    async with await asyncio.get_running_loop().create_server(Mute, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        arguments = {"host": host, "port": port, "user": "u", "database": "d", "ssl": "require"}
+        found = await refused(arguments, budget=0.2)
+        await asyncio.wait_for(left.wait(), 1)
     assert (found.reason, found.conclusive) == (Reason.POSTGRES_STALE, False)
 
 

@@ -95,7 +95,9 @@ def _unreachable(error: OSError) -> str:
         case socket.gaierror():
             return f"the host name of PostgreSQL does not resolve: {error.strerror}"
         case FileNotFoundError():
-            return "PostgreSQL is down: its Unix socket does not exist"
+            return (
+                "PostgreSQL is down: no such Unix socket (or a certificate file of postgres.dsn is missing)"
+            )
         case ConnectionRefusedError():
             return "PostgreSQL is down: nothing listens at its address"
         case ConnectionResetError():

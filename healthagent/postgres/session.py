@@ -15,6 +15,7 @@ from asyncpg.prepared_stmt import PreparedStatement
 
 from healthagent.core.model import Instant, Snapshot
 from healthagent.postgres import statement
+from healthagent.postgres.dialling import Connection, connect
 
 Clock = Callable[[], Instant]
 ConnectArguments = Mapping[
@@ -35,7 +36,7 @@ class Session:
 
     def __init__(
         self,
-        connection: "asyncpg.Connection[asyncpg.Record]",
+        connection: Connection,
         poll: "PreparedStatement[asyncpg.Record]",
         known: statement.Connected,
     ) -> None:
@@ -49,12 +50,7 @@ class Session:
 
         `timeout` is the budget of one probe in seconds, from which the server's own is derived.
         """
-        try:
-            async with asyncio.timeout_at(deadline):
-                connection = await asyncpg.connect(**_complete(arguments, timeout))
-        except ValueError as error:
-            # asyncpg's word for settings that it cannot use; not quoted, since they may hold a password.
-            raise asyncpg.InterfaceError("the connection settings cannot be used") from error
+        connection = await connect(_complete(arguments, timeout), deadline)
         with _terminated_at(deadline, connection):
             known = await _connected(connection)
             _check_open(connection)
@@ -92,7 +88,7 @@ def _complete(arguments: ConnectArguments, timeout: float) -> dict[str, Any]:
     }
 
 
-async def _connected(connection: "asyncpg.Connection[asyncpg.Record]") -> statement.Connected:
+async def _connected(connection: Connection) -> statement.Connected:
     """Ask what is asked once. A role that may not read pg_control polls without a system identifier."""
     try:
         row = await connection.fetchrow(statement.CONNECTED)
@@ -103,7 +99,7 @@ async def _connected(connection: "asyncpg.Connection[asyncpg.Record]") -> statem
 
 
 @contextmanager
-def _terminated_at(deadline: float, connection: "asyncpg.Connection[asyncpg.Record]") -> Iterator[None]:
+def _terminated_at(deadline: float, connection: Connection) -> Iterator[None]:
     """End the connection when the deadline passes (TimeoutError) or the block fails or is cancelled.
 
     Not asyncio.timeout(): cancelling a running statement makes asyncpg send a cancel request over a second
@@ -128,7 +124,7 @@ def _terminated_at(deadline: float, connection: "asyncpg.Connection[asyncpg.Reco
         timer.cancel()
 
 
-def _check_open(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+def _check_open(connection: Connection) -> None:
     """Asyncpg takes a connection that was dropped between two calls for a bug of ours."""
     if connection.is_closed():
         raise asyncpg.ConnectionDoesNotExistError("the connection was closed")
