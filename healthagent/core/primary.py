@@ -97,19 +97,21 @@ def _refused_by_identity(view: View, policy: Policy) -> Verdict | None:
 def _refused_by_gate(view: View, policy: Policy) -> Verdict | None:
     """Rules 7 to 9: a primary that has just appeared looks around first."""
     term = view.memory.term
-    if term is None or not any(peer.counts for peer in view.peers):
+    if term is None:
         return None
-    last = last_round(view)
-    if last is None or not round_complete(view):
-        # after lost evidence too: meanwhile a standby may have been promoted and been told that we are down
-        return refusal(Reason.START_GATE, "newly primary: not every peer has been asked yet")
-    since_round = view.now - last.ended_at
-    if since_round > policy.round_max_age:
-        return refusal(
-            Reason.START_GATE,
-            f"the last round of questions to the peers ended {since_round:.1f} s ago, "
-            f"at most {policy.round_max_age:g} s is fresh",
-        )
+    # without anybody to ask, as before DNS has named the peers, only the number of members holds it back
+    if any(peer.counts for peer in view.peers):
+        last = last_round(view)
+        if last is None or not round_complete(view):
+            # after lost evidence too: meanwhile a standby may have been promoted and told that we are down
+            return refusal(Reason.START_GATE, "newly primary: not every peer has been asked yet")
+        since_round = view.now - last.ended_at
+        if since_round > policy.round_max_age:
+            return refusal(
+                Reason.START_GATE,
+                f"the last round of questions to the peers ended {since_round:.1f} s ago, "
+                f"at most {policy.round_max_age:g} s is fresh",
+            )
     if not is_newly(view):
         return None
     members, present = member_count(view, policy), heard_count(view, policy)
