@@ -64,8 +64,9 @@ def majority_heard_at(view: View, policy: Policy) -> Instant:
     needed = majority(member_count(view, policy)) - 1
     if needed == 0:
         return view.now
+    # an answer that cannot be read is no evidence, and does not undo the ones before it
     answers = sorted(
-        (peer.statement.received_at for peer in view.peers if peer.statement and peer.alarm is None),
+        (peer.statement.received_at for peer in view.peers if peer.statement and peer.counts),
         reverse=True,
     )
     return answers[needed - 1] if len(answers) >= needed else view.memory.started_at
@@ -83,35 +84,38 @@ def hear(peer: Peer, statement: Statement) -> Peer:
     before = peer.statement
     if before is not None and statement.asked_at < before.asked_at:
         return peer  # overtaken on the way by a younger one
-    heard_serving, served_until = peer.heard_serving, peer.served_until
-    if statement.serving:
-        served_until = statement.received_at
-        if statement.snapshot is not None and statement.snapshot.timeline is not None:
-            heard_serving = Served(
-                statement.snapshot.system_identifier, statement.snapshot.timeline, statement.received_at
-            )
-    else:
-        if statement.stopped_serving_at is not None:
-            served_until = statement.stopped_serving_at
-        if (
-            before is not None
-            and before.incarnation != statement.incarnation
-            and peer.served_until is not None
-        ):
-            # the predecessor may have served until it died, and it had died when this one started
-            served_until = max(served_until or statement.started_at, statement.started_at)
-    if statement.role is Role.REPLICA and not statement.serving:
-        served_until = None
+    heard_serving, snapshot = peer.heard_serving, statement.snapshot
+    if statement.serving and snapshot is not None and snapshot.timeline is not None:
+        heard_serving = Served(snapshot.system_identifier, snapshot.timeline, statement.received_at)
     return replace(
         peer,
         statement=statement,
         silent_since=None,
         heard_serving=heard_serving,
-        served_until=served_until,
+        served_until=_served_until(peer, statement),
         alarm=None,
         alarm_detail="",
         asked_directly=None,
     )
+
+
+def _served_until(peer: Peer, statement: Statement) -> Instant | None:
+    """Until when the peer may have served, at the latest; None if it has not, or is a replica since."""
+    if statement.serving:
+        return statement.received_at
+    if statement.role is Role.REPLICA:
+        return None
+    before, known, stopped = peer.statement, peer.served_until, statement.stopped_serving_at
+    if stopped is not None and stopped >= statement.started_at:
+        return stopped  # it served itself and knows when it stopped
+    if before is not None and known is not None:
+        if before.incarnation != statement.incarnation:
+            # the predecessor may have served until it died, and it had died when this one started
+            known = max(known, statement.started_at)
+        elif before.serving:
+            known = statement.received_at  # it does not say when it stopped: a Patroni node cannot
+    # what an agent recalls of its predecessor may be older than what was heard of that one
+    return max((instant for instant in (known, stopped) if instant is not None), default=None)
 
 
 def miss(peer: Peer, asked_at: Instant) -> Peer:
