@@ -50,8 +50,13 @@ def find_binaries(major: int | None = None) -> Binaries | Missing:
     system's packages, newest first, since they are what users run; then what was fetched to
     `cache_dir()/<major>/bin`.
     """
+    named = os.environ.get("HEALTHAGENT_DEMO_POSTGRES")
+    if named and not Path(named, "initdb").exists():
+        return Missing(
+            f"HEALTHAGENT_DEMO_POSTGRES: must be a folder that holds initdb and postgres, got {named!r}"
+        )
     problems: list[str] = []
-    candidates = _candidates()
+    candidates = ([Path(named)] if named else []) + _candidates()
     client = next((folder for folder in candidates if (folder / "psql").exists()), None)
     for folder in candidates:
         version = ask_version(folder)
@@ -118,7 +123,8 @@ def drop_root() -> tuple[str, ...]:
     owner = server_owner()
     if owner is None:
         return ()
-    return ("setpriv", f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups", "--")
+    # Through env: setpriv itself still has root's rights when it looks the program up.
+    return ("setpriv", f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups", "--", "env")
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -162,8 +168,7 @@ def run_program(
 
 
 def _candidates() -> list[Path]:
-    """Folders that hold initdb and postgres, best first."""
-    named = os.environ.get("HEALTHAGENT_DEMO_POSTGRES")
+    """Folders that hold initdb and postgres on this machine, best first."""
     installed = sorted(
         Path("/usr/lib/postgresql").glob("*/bin"),
         key=lambda folder: _number(folder.parent.name),
@@ -171,9 +176,8 @@ def _candidates() -> list[Path]:
     )
     on_path = [Path(found).resolve().parent for found in (shutil.which("postgres"),) if found]
     fetched = sorted(cache_dir().glob("*/bin"), key=lambda folder: _number(folder.parent.name), reverse=True)
-    folders = [Path(named)] if named else []
-    folders += installed + on_path + fetched
-    return [folder for folder in dict.fromkeys(folders) if (folder / "initdb").exists()]
+    folders = dict.fromkeys(installed + on_path + fetched)
+    return [folder for folder in folders if (folder / "initdb").exists()]
 
 
 def _number(text: str) -> int:

@@ -1,18 +1,22 @@
 """The bed of the live tests: clusters start, stream, break and mend as asked, and leave nothing behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from healthagent.demo import processes
-from healthagent.demo.binaries import Binaries, PostgresFailed, environment
+from healthagent.demo.binaries import Binaries, PostgresFailed, drop_root, environment
 from healthagent.demo.cluster import Cluster, Template
 from healthagent.demo.postgres import Node, Place, until
 from tests.conftest import StartCluster
+
+CHECKOUT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.live
 
@@ -22,10 +26,6 @@ TIMELINE = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
 def writes(node: Node) -> None:
     """Make a node write; raises PostgresFailed if it does not take writes."""
     node.psql("CREATE TABLE IF NOT EXISTS written (); INSERT INTO written DEFAULT VALUES")
-
-
-def processes_in(root: Path) -> set[int]:
-    return processes.server_pids(root)
 
 
 def test_a_primary_takes_writes_and_knows_the_agent_as_monitor_only(postgres: Node) -> None:
@@ -153,12 +153,12 @@ def test_closing_ends_frozen_and_orphaned_processes_and_removes_the_files(
     frozen.freeze()
     assert orphaned.pids()
     cluster.close()
-    assert not processes_in(cluster.root)
+    assert not processes.server_pids(cluster.root)
     assert not cluster.root.exists()
 
 
-KILLED_WHILE_RUNNING = """
-import os, signal
+STARTS_A_CLUSTER = """
+import os, signal, sys
 from healthagent.demo.binaries import Binaries, find_binaries
 from healthagent.demo.cluster import Cluster
 binaries = find_binaries()
@@ -166,20 +166,40 @@ assert isinstance(binaries, Binaries), binaries
 with Cluster(binaries, 2) as cluster:
     cluster.nodes[0].freeze()
     print(cluster.root, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
+    if "be killed" in sys.argv:
+        os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def run_and_be_killed(*prefix: str, home: str | None = None) -> Path:
-    """Start a cluster in a program that SIGKILLs itself; return the cluster's folder."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [*prefix, sys.executable, "-c", KILLED_WHILE_RUNNING]
-    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert ran.returncode == -signal.SIGKILL, ran.stderr
-    return Path(ran.stdout.strip())
+def run_cluster(command: list[str], *arguments: str, code: Path, binaries: Binaries) -> tuple[int, Path]:
+    """Start a cluster in a program of its own; its exit status, and where the cluster was."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(code)}
+    environment["HEALTHAGENT_DEMO_POSTGRES"] = str(binaries.bin)
+    command = [*command, "-c", STARTS_A_CLUSTER, *arguments]
+    ran = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True)
+    assert ran.stdout, ran.stderr
+    return ran.returncode, Path(ran.stdout.strip())
 
 
-def test_a_killed_program_leaves_neither_servers_nor_files() -> None:
-    root = run_and_be_killed()
+def test_a_killed_program_leaves_neither_servers_nor_files(binaries: Binaries) -> None:
+    status, root = run_cluster([sys.executable], "be killed", code=CHECKOUT, binaries=binaries)
+    assert status == -signal.SIGKILL
     until(lambda: not root.exists(), 10, f"{root} is removed")
-    assert not processes_in(root)
+    assert not processes.server_pids(root)
+
+
+def test_a_user_who_is_not_root_can_run_it(binaries: Binaries) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        code = Path(folder, "code")  # the checkout may be in a folder that only root may enter
+        shutil.copytree(CHECKOUT / "healthagent", code / "healthagent")
+        status, root = run_cluster([*drop_root(), python_for_all()], code=code, binaries=binaries)
+    assert status == 0
+    assert not root.exists()
+
+
+def python_for_all() -> str:
+    """A Python that the servers' user can run: ours, or Debian's if ours is in root's home."""
+    ours = os.path.realpath(sys.executable)
+    tried = subprocess.run([*drop_root(), ours, "-c", ""], capture_output=True)
+    return ours if tried.returncode == 0 else "/usr/bin/python3"
