@@ -25,6 +25,7 @@ _QUANTITY = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _LIMIT = 1 << 63  # LSNs have 64 bits; a larger lag is a typo
+_LONGEST = 40  # characters of a lag
 
 
 class BadQuery(ValueError):
@@ -72,19 +73,21 @@ def _one_of(name: str, known: tuple[str, ...], values: Mapping[str, str]) -> str
 
 def parse_lag(text: str) -> LagLimit:
     """Read a lag: bytes in Patroni's syntax (B kB MB GB TB, 1024), or a time (ms s min h d)."""
+    if len(text) > _LONGEST:
+        raise BadQuery(f"lag: too long, at most {_LONGEST} characters, got {text[:_LONGEST]!r}...")
     match = _QUANTITY.fullmatch(text)
     wanted = "want bytes (16MB; B kB MB GB TB) or a time (500ms 5s 1min)"
     if match is None:
-        raise BadQuery(f"lag: {wanted}, got {text[:40]!r}")
+        raise BadQuery(f"lag: {wanted}, got {text!r}")
     unit = match["unit"]
     if unit not in _BYTES and unit not in _SECONDS:
-        raise BadQuery(f"lag: unknown unit {unit[:20]!r} (units are case-sensitive), {wanted}")
+        raise BadQuery(f"lag: unknown unit {unit!r} (units are case-sensitive), {wanted}")
     number = _number(match["number"])
     if match["sign"] == "-" and number != 0:
-        raise BadQuery(f"lag: must not be negative, got {text[:40]!r}")
+        raise BadQuery(f"lag: must not be negative, got {text!r}")
     scaled = number * (_BYTES[unit] if unit in _BYTES else _SECONDS[unit])
     if not math.isfinite(scaled) or scaled >= _LIMIT:
-        raise BadQuery(f"lag: too large, got {text[:40]!r}")
+        raise BadQuery(f"lag: too large, got {text!r}")
     if unit in _BYTES:
         return LagLimit(lag_bytes=int(scaled))
     return LagLimit(lag_seconds=float(scaled))
@@ -93,10 +96,10 @@ def parse_lag(text: str) -> LagLimit:
 def _number(text: str) -> int | float:
     """A C number as strtol and strtod read it: 0x10, 010 (octal), 1.5, .5, 1e6."""
     if text[:2] in ("0x", "0X"):
-        return int(text[:40], 16)
+        return int(text, 16)
     if text.isdigit():
         octal = len(text) > 1 and text[0] == "0"
         if octal and not set(text) <= set("01234567"):
-            raise BadQuery(f"lag: {text[:40]!r} begins as an octal number but is none")
-        return int(text[:40], 8 if octal else 10)
+            raise BadQuery(f"lag: {text!r} begins as an octal number but is none")
+        return int(text, 8 if octal else 10)
     return float(text)
