@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from healthagent.core.members import hear
 from healthagent.core.model import (
     Call,
     Candidate,
@@ -99,8 +100,8 @@ def peer(
 ) -> Peer:
     """A member and its last statement; the last call to it began `called` seconds before NOW."""
     call = None if called is None else Call(NOW - called, NOW - called + LATENCY)
-    values: dict[str, Any] = {"name": name, "statement": said, "last_call": call}
-    return Peer(**values | more)
+    known = Peer(name) if said is None else hear(Peer(name), said)
+    return replace(known, last_call=call, **more)
 
 
 def following(name: str = "pg2", of: str = "pg1", **more: Any) -> Peer:
@@ -121,7 +122,7 @@ def rival(
     said = statement(
         name, snap(timeline=timeline, age=age + 0.1), serving=serving, yields_to=yields_to, age=age, **more
     )
-    return peer(name, said, served_until=said.received_at if serving else None)
+    return peer(name, said)
 
 
 def silent(name: str = "pg2", *, called: float = 1.2, **more: Any) -> Peer:

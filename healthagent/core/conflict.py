@@ -19,12 +19,15 @@ from .model import (
     Conflict,
     Peer,
     Policy,
+    Reason,
     Rival,
     Role,
     Signals,
     Snapshot,
     View,
 )
+
+_NO_PRIMARY = (Reason.POSTGRES_DOWN, Reason.NOT_PRIMARY)  # reasons that end a rival without its snapshot
 
 
 def rival_of(peer: Peer, view: View, policy: Policy) -> Candidate | None:
@@ -41,30 +44,25 @@ def rival_of(peer: Peer, view: View, policy: Policy) -> Candidate | None:
 
 
 def resolve(view: View, policy: Policy) -> Conflict | None:
-    """The conflict as it stands now, or None when this node has no rival.
-
-    Rivals of a conflict that nobody won, or that this node lost, outlive their silence:
-    they end when they are heard as something else, or after `takeover_after`.
-    """
-    term = view.memory.term
+    """The conflict as it stands now, or None when this node has no rival."""
+    term, known = view.memory.term, view.memory.conflict
     if term is None:
-        return view.memory.conflict
-    rivals = _rivals(view, policy)
+        return known
+    own = Candidate(view.name, term.timeline)
+    rivals = _rivals(own, view, policy)
     if not rivals:
         return None
-    own = Candidate(view.name, term.timeline)
     candidates = [own, *(rival.candidate for rival in rivals)]
-    before = view.memory.conflict.signals if view.memory.conflict else Signals()
-    now = _signals(candidates, view, policy)
+    before, now = _before(rivals, known), _signals(candidates, view, policy)
     signals = Signals(
-        timeline=_kept(now.timeline, before.timeline, candidates),
+        timeline=now.timeline,
         followers=_kept(now.followers, before.followers, candidates),
         incumbent=_kept(now.incumbent, before.incumbent, candidates),
     )
     return Conflict(rivals, signals, None if policy.demote_all else _winner(candidates, signals))
 
 
-def _rivals(view: View, policy: Policy) -> tuple[Rival, ...]:
+def _rivals(own: Candidate, view: View, policy: Policy) -> tuple[Rival, ...]:
     present = {
         candidate.name: Rival(candidate, view.now)
         for peer in view.peers
@@ -74,28 +72,37 @@ def _rivals(view: View, policy: Policy) -> tuple[Rival, ...]:
     if conflict is not None:
         for rival in conflict.rivals:
             name = rival.candidate.name
-            if name not in present and _outlives_its_evidence(rival, conflict, view, policy):
+            if name not in present and _counts_though_unseen(rival, own, conflict, view, policy):
                 present[name] = rival
     return tuple(present[name] for name in sorted(present))
 
 
-def _outlives_its_evidence(rival: Rival, conflict: Conflict, view: View, policy: Policy) -> bool:
-    """Whether a rival that shows itself as primary no longer is one all the same."""
-    gone_for = view.now - rival.primary_at
+def _counts_though_unseen(
+    rival: Rival, own: Candidate, conflict: Conflict, view: View, policy: Policy
+) -> bool:
+    """Whether a rival that does not show itself as a primary now is one all the same."""
     if conflict.winner == rival.candidate:
-        return gone_for < policy.takeover_after
-    if conflict.winner is not None:
+        return view.now - rival.primary_at < policy.takeover_after  # the winner may come back
+    if conflict.winner not in (None, own):
         return False
     peer = next((peer for peer in view.peers if peer.label == rival.candidate.name), None)
     if peer is None:
-        return False  # an operator removed it from the configuration
-    snapshot = snapshot_of(peer, view.now, policy)
-    if snapshot is not None:
-        return False  # heard as a replica, or as stale, or as another cluster
-    if heard(peer, view.now, policy) is None:
-        return True  # silence ends nothing that nobody has won
-    # its agent says that PostgreSQL is down: believed once it has lasted longer than a restart
-    return gone_for < policy.drain
+        # an operator removed it from the configuration; that DNS does not name it says nothing
+        return policy.expected_members is not None
+    if snapshot_of(peer, view.now, policy) is not None:
+        return False  # a replica, or stale, or of another cluster
+    statement = heard(peer, view.now, policy)
+    if conflict.winner == own or statement is None or statement.reason not in _NO_PRIMARY:
+        return True  # silence ends nothing, nor does a server that hangs: what was decided stays decided
+    # down, says its agent: believed once it has lasted longer than a restart
+    return view.now - rival.primary_at < policy.takeover_after
+
+
+def _before(rivals: Iterable[Rival], known: Conflict | None) -> Signals:
+    """What the signals said of these very timelines."""
+    if known is None or not {rival.candidate for rival in rivals} <= {one.candidate for one in known.rivals}:
+        return Signals()
+    return known.signals
 
 
 def _kept(now: Candidate | None, before: Candidate | None, candidates: list[Candidate]) -> Candidate | None:
