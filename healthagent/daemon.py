@@ -236,11 +236,12 @@ class Agent:
             found.append(
                 f"postgres: the probe's role may not see {', '.join(snapshot.missing)}; see `healthagent sql`"
             )
+        members_hash = self.board.members_hash()
         for peer in self.board.peers.values():
             if peer.alarm is not None:
                 found.append(f"peer {peer.name}: {peer.alarm}: {peer.alarm_detail}")
             statement = peer.statement
-            if statement and statement.members_hash and statement.members_hash != self.board.members_hash():
+            if statement and statement.members_hash and statement.members_hash != members_hash:
                 found.append(f"peer {peer.name}: has another list of members; compare the `peers` of both")
         return found
 
