@@ -50,13 +50,11 @@ def find_binaries(major: int | None = None) -> Binaries | Missing:
     system's packages, newest first, since they are what users run; then what was fetched to
     `cache_dir()/<major>/bin`.
     """
-    named = os.environ.get("HEALTHAGENT_DEMO_POSTGRES")
-    if named and not Path(named, "initdb").exists():
-        return Missing(
-            f"HEALTHAGENT_DEMO_POSTGRES: must be a folder that holds initdb and postgres, got {named!r}"
-        )
+    named = named_folder()
+    if isinstance(named, Missing):
+        return named
     problems: list[str] = []
-    candidates = ([Path(named)] if named else []) + _candidates()
+    candidates = ([named] if named else []) + _candidates()
     client = next((folder for folder in candidates if (folder / "psql").exists()), None)
     for folder in candidates:
         version = ask_version(folder)
@@ -73,6 +71,17 @@ def find_binaries(major: int | None = None) -> Binaries | Missing:
     wanted = "PostgreSQL" if major is None else f"PostgreSQL {major}"
     seen = "".join(f"; {problem}" for problem in problems)
     return Missing(f"no {wanted} is installed{seen}: run `{INSTALL}` as root")
+
+
+def named_folder() -> Path | Missing | None:
+    """The folder that HEALTHAGENT_DEMO_POSTGRES names, if it is set."""
+    named = os.environ.get("HEALTHAGENT_DEMO_POSTGRES")
+    if not named:
+        return None
+    if not Path(named, "initdb").exists():
+        rule = "must be a folder that holds initdb and postgres"
+        return Missing(f"HEALTHAGENT_DEMO_POSTGRES: {rule}, got {named!r}")
+    return Path(named)
 
 
 @functools.cache

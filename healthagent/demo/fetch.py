@@ -18,7 +18,15 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from healthagent.demo.binaries import INSTALL, Binaries, Missing, ask_version, cache_dir, find_binaries
+from healthagent.demo.binaries import (
+    INSTALL,
+    Binaries,
+    Missing,
+    ask_version,
+    cache_dir,
+    find_binaries,
+    named_folder,
+)
 
 DEFAULT_MAJOR = 18
 
@@ -61,7 +69,7 @@ SOURCES = {
 def find_or_fetch(major: int | None = None) -> Binaries | Missing:
     """PostgreSQL programs of a major version (None: any), fetched if the machine has none."""
     found = find_binaries(major)
-    if isinstance(found, Binaries):
+    if isinstance(found, Binaries) or isinstance(named_folder(), Missing):
         return found
     fetched = fetch(major or DEFAULT_MAJOR)
     if isinstance(fetched, Missing):
