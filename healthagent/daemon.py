@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import ssl
 import uuid
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -12,7 +11,10 @@ from pathlib import Path
 
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
+from prometheus_client import Histogram
 
+from .agentcheck import AgentCheck
+from .alarms import alarms_of
 from .board import Board, Identity
 from .clock import boottime
 from .config import ConfigError, Settings, reloadable_difference
@@ -21,6 +23,7 @@ from .core.model import Failure, Instant, Peer, Role, Snapshot
 from .core.replica import current_primary
 from .journal import Journal
 from .keeper import Keeper
+from .metrics import Metrics, Sources
 from .peers.addresses import Addresses
 from .peers.client import Entry, PeerClient
 from .peers.direct import Direct
@@ -34,6 +37,7 @@ from .server.answers import Answers
 from .server.http import Surface
 from .server.limits import raise_file_limit
 from .statefile import StateError, Stored, boot_id, load, recall
+from .tls import client_tls, server_tls
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +83,7 @@ class Agent:
             interval=settings.peer.interval,
             timeout=settings.peer.timeout,
             exchange=exchange,
-            tls=_client_tls(settings),
+            tls=client_tls(settings),
         )
         self.listener = PeerListener(self.board, boottime, exchange)
         self.journal = Journal(self.board)
@@ -92,15 +96,19 @@ class Agent:
         self.answers.urls = _urls(settings)
         if self.keeper is not None:
             self.answers.history = self.keeper.history
+        self._probe_duration: Histogram | None = None
         self._stop = asyncio.Event()
         self._role: Role | None = None
 
     async def run(self) -> None:
         """Run until stopped; raises StartError when a port or the like cannot be had."""
         loop = asyncio.get_running_loop()
-        surface = Surface(self.answers, boottime, raise_file_limit(), loop)
+        connections = raise_file_limit()
+        surface = Surface(self.answers, boottime, connections, loop)
+        # its clients come and go within 100 ms: a small share of the descriptors is plenty
+        agent_check = AgentCheck(self.board, boottime, max(16, connections // 8), loop)
         self._mount(surface)
-        await self._listen(surface)
+        await self._listen(surface, agent_check)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
@@ -118,6 +126,7 @@ class Agent:
             await self._say_goodbye()
             for task in running:
                 task.cancel()
+        agent_check.close()
         await surface.close()
         await self.names.close()
 
@@ -162,6 +171,20 @@ class Agent:
         return tasks
 
     def _mount(self, surface: Surface) -> None:
+        metrics = Metrics(
+            self.board,
+            boottime,
+            Sources(
+                checks=surface.checks,
+                probe_failures=self.probe_failures,
+                verdict_changes=self.journal.changes,
+                peer_failures=self.client.failures,
+                round_trips=self.client.round_trips,
+                haproxy_sessions=surface.haproxy_states.sessions,
+                alarms=self.alarms,
+            ),
+        )
+        self._probe_duration = metrics.probe_duration
         token = self.settings.control.token
         control = Control(self.board, boottime, token.reveal() if token else None)
         surface.posts["/maintenance"] = control.maintenance
@@ -177,15 +200,23 @@ class Agent:
                 status=answer.status, body=answer.body, headers=headers, content_type=answer.content_type
             )
 
+        async def scrape(request: BaseRequest) -> StreamResponse:
+            body, content_type = metrics.render(request.headers.get("Accept"))
+            return Response(body=body, headers={"Content-Type": content_type})
+
+        surface.pages["/metrics"] = scrape
         surface.pages["/peer"] = peer
         surface.exchanges["/peer"] = exchange
 
-    async def _listen(self, surface: Surface) -> None:
+    async def _listen(self, surface: Surface, agent_check: AgentCheck) -> None:
         settings = self.settings
         try:
-            await surface.listen(settings.listen.host, settings.listen.port, _server_tls(settings))
+            await surface.listen(settings.listen.host, settings.listen.port, server_tls(settings))
             if settings.checks.listen is not None:
                 await surface.listen(settings.checks.listen.host, settings.checks.listen.port)
+            if settings.agent_check.listen is not None:
+                listen = settings.agent_check.listen
+                await agent_check.listen(listen.host, listen.port)
             if settings.control.socket is not None:
                 await surface.listen_unix(settings.control.socket)
         except OSError as error:
@@ -225,25 +256,7 @@ class Agent:
 
     def alarms(self) -> list[str]:
         """What is wrong without changing a verdict, one sentence each."""
-        found = []
-        if self.keeper is not None and self.keeper.error is not None:
-            found.append(f"state: {self.keeper.error}")
-        failure = self.board.local.new_connection_failure
-        if failure is not None:
-            found.append(f"postgres: new connections fail: {failure.detail}")
-        snapshot = self.board.local.snapshot
-        if snapshot is not None and snapshot.missing:
-            found.append(
-                f"postgres: the probe's role may not see {', '.join(snapshot.missing)}; see `healthagent sql`"
-            )
-        members_hash = self.board.members_hash()
-        for peer in self.board.peers.values():
-            if peer.alarm is not None:
-                found.append(f"peer {peer.name}: {peer.alarm}: {peer.alarm_detail}")
-            statement = peer.statement
-            if statement and statement.members_hash and statement.members_hash != members_hash:
-                found.append(f"peer {peer.name}: has another list of members; compare the `peers` of both")
-        return found
+        return alarms_of(self.board, self.keeper.error if self.keeper else None)
 
     def reload(self) -> None:
         """SIGHUP: take what can change while running, and say what cannot."""
@@ -294,7 +307,8 @@ class Agent:
         self.board.observe_new_connection(failure, boottime())
 
     def probe_took(self, seconds: float) -> None:
-        pass
+        if self._probe_duration is not None:
+            self._probe_duration.observe(seconds)
 
     def _resolved(self, snapshot: Snapshot) -> Snapshot:
         """Add what our upstream's name resolves to here: a name means nothing to another machine."""
@@ -339,24 +353,3 @@ def _urls(settings: Settings) -> dict[str, str]:
     scheme = "https" if settings.tls.cert else "http"
     own = f"{scheme}://{settings.listen}"
     return {settings.name: own, **{entry.name: entry.url for entry in settings.peers}}
-
-
-def _server_tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls.cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.tls.cert, settings.tls.key)
-    return context
-
-
-def _client_tls(settings: Settings) -> ssl.SSLContext | None:
-    if not any(entry.url.startswith("https:") for entry in settings.peers) and not (
-        settings.discovery and settings.discovery.scheme == "https"
-    ):
-        return None
-    context = ssl.create_default_context(cafile=settings.tls.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.tls.cert is not None:
-        context.load_cert_chain(settings.tls.cert, settings.tls.key)
-    return context
