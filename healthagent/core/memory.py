@@ -11,7 +11,7 @@ question asked after that, that it yields in turn. Two nodes therefore never bot
 the other's word: whoever stopped yielding later asks later, and hears no.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from .conflict import resolve
@@ -50,32 +50,36 @@ def raise_high_water(memory: Memory, served: Served, saved: bool = True) -> Memo
     """Let the mark cover the timeline that is, or is about to be, served."""
     if served.system_identifier is None:
         return memory
-    known = {served.system_identifier: served.timeline}
-    memory = replace(memory, high_water=_higher(memory.high_water, known))
-    return replace(memory, saved_high_water=_higher(memory.saved_high_water, known)) if saved else memory
+    known, own = [(served.system_identifier, served.timeline)], served.system_identifier
+    memory = replace(memory, high_water=_higher(memory.high_water, known, own))
+    if not saved:
+        return memory
+    return replace(memory, saved_high_water=_higher(memory.saved_high_water, known, own))
 
 
-def _higher(mark: Mapping[int, int], other: Mapping[int, int]) -> Mapping[int, int]:
-    if all(mark.get(cluster, 0) >= timeline for cluster, timeline in other.items()):
-        return mark
+def _higher(
+    mark: Mapping[int, int], known: Iterable[tuple[int, int]], own: int | None = None
+) -> Mapping[int, int]:
+    """The mark raised by what is known; our own cluster always has a place in it."""
     merged = dict(mark)
-    for cluster, timeline in other.items():
-        if cluster in merged or len(merged) < KNOWN_CLUSTERS:
+    for cluster, timeline in known:
+        if cluster in merged or cluster == own or len(merged) < KNOWN_CLUSTERS:
             merged[cluster] = max(merged.get(cluster, 0), timeline)
-    return merged
+    return mark if merged == mark else merged
 
 
 def _high_water(view: View) -> Mapping[int, int]:
-    mark = view.memory.high_water
+    mark, local = view.memory.high_water, view.local.snapshot
+    own = local.system_identifier if local else None
     for peer in view.peers:
         statement = peer.statement
         if statement is None or peer.alarm is not None:
             continue
         if statement.high_water:
-            mark = _higher(mark, dict(statement.high_water))
+            mark = _higher(mark, statement.high_water, own)
         snapshot = statement.snapshot
         if statement.serving and snapshot and snapshot.system_identifier and snapshot.timeline:
-            mark = _higher(mark, {snapshot.system_identifier: snapshot.timeline})
+            mark = _higher(mark, [(snapshot.system_identifier, snapshot.timeline)], own)
     return mark
 
 
