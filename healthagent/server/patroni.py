@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from .. import __version__
 from ..board import Board
 from ..core.members import heard, snapshot_of
-from ..core.model import Instant, Peer, Reason, Role, Snapshot, Statement, lsn_text
+from ..core.model import Instant, Peer, Reason, Role, Snapshot, Statement, Tag, lsn_text
 from ..core.replica import sync_state
 
 COMPATIBLE_WITH = "4.1.5"  # what our JSON looks like; below 3.0.4 clients misread `streaming`
@@ -18,6 +18,24 @@ COMPATIBLE_WITH = "4.1.5"  # what our JSON looks like; below 3.0.4 clients misre
 Json = dict[str, object]
 
 _STATES = {Reason.POSTGRES_STARTING: "starting", Reason.POSTGRES_DOWN: "stopped"}
+# left out, and so not there for `?tag_x=false` either, while they are false
+_SILENT_WHEN_FALSE = ("clonefrom", "nofailover", "noloadbalance", "nosync", "nostream")
+_SPOKEN_WITH = {"nofailover": "failover_priority", "nosync": "sync_priority"}
+
+
+def shown_tags(tags: Mapping[str, Tag]) -> dict[str, Tag]:
+    """The tags that Patroni shows (its Tags._filter_tags)."""
+    return {
+        name: value
+        for name, value in tags.items()
+        if value or name not in _SILENT_WHEN_FALSE or _SPOKEN_WITH.get(name) in tags
+    }
+
+
+def in_maintenance(board: Board, now: Instant) -> bool:
+    """Whether an operator has taken this node out at this moment: Patroni's `pause`."""
+    maintenance = board.memory.maintenance
+    return maintenance is not None and (maintenance.until is None or now < maintenance.until)
 
 
 def node_json(board: Board, now: Instant) -> Json:
@@ -33,9 +51,9 @@ def node_json(board: Board, now: Instant) -> Json:
             body.update(_queried(board, snapshot, now))
         if snapshot.system_identifier is not None:
             body["database_system_identifier"] = str(snapshot.system_identifier)
-    if board.identity.tags:
-        body["tags"] = dict(board.identity.tags)
-    if board.memory.maintenance is not None:
+    if tags := shown_tags(board.identity.tags):
+        body["tags"] = tags
+    if in_maintenance(board, now):
         body["pause"] = True
     body["patroni"] = {
         "version": COMPATIBLE_WITH,
@@ -92,14 +110,14 @@ def cluster_json(board: Board, urls: Mapping[str, str], now: Instant) -> Json:
         serving = board.primary(now).ok
         members.append(_member(board, board.identity.name, own, state, serving, running.ok, now))
         _locate(members[-1], board.identity.address, urls.get(board.identity.name))
-        if board.identity.tags:
-            members[-1]["tags"] = dict(board.identity.tags)
+        if tags := shown_tags(board.identity.tags):
+            members[-1]["tags"] = tags
     for peer in board.peers.values():
         if not peer.witness and peer.counts:
             members.append(_peer_member(board, peer, urls.get(peer.name), now))
     members.sort(key=lambda member: str(member["name"]))
     body: Json = {"members": members, "scope": board.identity.cluster}
-    if board.memory.maintenance is not None:
+    if in_maintenance(board, now):
         body["pause"] = True
     return body
 
@@ -148,8 +166,8 @@ def _member(
     if role == "replica" and snapshot is not None:
         role = _replica_role(board, name, snapshot, now)
     member: Json = {"name": name, "role": role, "state": state}
-    if snapshot is not None and snapshot.timeline is not None:
-        member["timeline"] = snapshot.timeline
+    # 0 is no timeline: clients (check-patroni) read this field of every member without looking for it
+    member["timeline"] = (snapshot.timeline if snapshot else None) or 0
     if role not in ("leader", "primary"):
         _add_lag(member, board, snapshot if fresh else None, now)
     return member

@@ -17,7 +17,7 @@ from ..core.model import (
 )
 from ..core.replica import lag_bytes, lag_seconds
 from ..core.term import is_newly
-from .patroni import Json
+from .patroni import Json, in_maintenance
 
 
 def status_json(board: Board, now: Instant, alarms: list[str]) -> Json:
@@ -73,8 +73,8 @@ def status_json(board: Board, now: Instant, alarms: list[str]) -> Json:
         "conflict": _conflict(memory, now),
         "yields_to": _candidate(memory.yields_to),
         "maintenance": None
-        if memory.maintenance is None
-        else {"remaining": None if memory.maintenance.until is None else _left(memory, now)},
+        if not in_maintenance(board, now)
+        else {"remaining": _left(memory, now)},
         "lease": None,
         "alarms": alarms,
     }
