@@ -14,15 +14,12 @@ from ..board import Board, tag_text
 from ..core.model import Instant, Reason, Role, Verdict
 from ..core.replica import Ask
 from ..statefile import Switch
-from .patroni import Json, cluster_json, node_json
+from .patroni import Json, cluster_json, in_maintenance, node_json, shown_tags
 from .query import BadQuery, Query, parse_query
 from .status import status_json
 
 JSON = "application/json"
-MAX_RENDERED = 64  # bodies kept: one per path and verdict, far fewer in practice
-
-# Tags that Patroni leaves out of its JSON, and so of its checks, while they are false.
-_SILENT_WHEN_FALSE = ("clonefrom", "nofailover", "noloadbalance", "nosync", "nostream")
+MAX_RENDERED = 64  # bodies kept: one per verdict, far fewer in practice
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +127,18 @@ class Answers:
         self.history: Sequence[Switch] = ()
         self.urls: Mapping[str, str] = {}  # where each member's agent answers, this one included
         self.alarms: Callable[[], list[str]] = list
-        self._rendered: dict[tuple[str, Verdict], Answer] = {}
+        self._rendered: dict[tuple[Verdict, bool, bool, bool, bool], Answer] = {}
         self._rendered_at = -1
-        self.documents: dict[str, Callable[[Instant], Json]] = {
+        self.documents: dict[str, Callable[[Instant], object]] = {
             "/patroni": self._patroni,
             "/cluster": lambda now: cluster_json(self.board, self.urls, now),
+            "/history": lambda _now: [_switch(one) for one in self.history],
             "/status": lambda now: status_json(self.board, now, self.alarms()),
         }
 
     def paths(self) -> list[str]:
         """Every path that this table answers."""
-        return [*CHECKS, *self.documents, "/history"]
+        return [*CHECKS, *self.documents]
 
     def answer(self, path: str, query: str, now: Instant) -> Answer | None:
         """Answer a GET, or None for a path that is not of this table."""
@@ -150,37 +148,44 @@ class Answers:
                 asked = parse_query(query)
             except BadQuery as error:
                 return refusal(HTTPStatus.BAD_REQUEST, str(error))
-            return self._check(path, question(self, asked, now), now)
+            return self._check(question(self, asked, now), now)
         document = self.documents.get(path)
         if document is not None:
             return Answer(HTTPStatus.OK, msgspec.json.encode(document(now)))
-        if path == "/history":
-            return Answer(HTTPStatus.OK, msgspec.json.encode([_switch(one) for one in self.history]))
         return None
 
     def tagged(self, verdict: Verdict, query: Query) -> Verdict:
         """Narrow a permission to nodes that carry the asked tags, as Patroni does."""
-        for name, wanted in query.tags.items() if verdict.ok else ():
-            value = self.board.identity.tags.get(name)
-            if value is None or (name in _SILENT_WHEN_FALSE and not value):
+        if not verdict.ok or not query.tags:
+            return verdict
+        tags = shown_tags(self.board.identity.tags)
+        for name, wanted in query.tags.items():
+            if name not in tags:
                 return Verdict(False, Reason.TAG_DIFFERS, f"this node has no tag {name[:40]!r}")
-            if tag_text(value) != wanted:
-                return Verdict(
-                    False,
-                    Reason.TAG_DIFFERS,
-                    f"tag {name[:40]!r} is {tag_text(value)!r} here, asked for {wanted[:40]!r}",
-                )
+            value = tag_text(tags[name])
+            if value != wanted:
+                detail = f"tag {name[:40]!r} is {value!r} here, asked for {wanted[:40]!r}"
+                return Verdict(False, Reason.TAG_DIFFERS, detail)
         return verdict
 
-    def _check(self, path: str, verdict: Verdict, now: Instant) -> Answer:
-        if self._rendered_at != self.board.evidence_version or len(self._rendered) >= MAX_RENDERED:
+    def _check(self, verdict: Verdict, now: Instant) -> Answer:
+        board = self.board
+        # all of the body that time alone can change is part of the key
+        key = (
+            verdict,
+            board.primary(now).ok,
+            board.replica(now).ok,
+            board.running(now).ok,
+            in_maintenance(board, now),
+        )
+        if self._rendered_at != board.evidence_version or len(self._rendered) >= MAX_RENDERED:
             self._rendered.clear()
-            self._rendered_at = self.board.evidence_version
-        known = self._rendered.get((path, verdict))
+            self._rendered_at = board.evidence_version
+        known = self._rendered.get(key)
         if known is None:
             status = HTTPStatus.OK if verdict.ok else HTTPStatus.SERVICE_UNAVAILABLE
             known = Answer(status, msgspec.json.encode(self._body(verdict, now)), reason=verdict.reason)
-            self._rendered[path, verdict] = known
+            self._rendered[key] = known
         return known
 
     def _body(self, verdict: Verdict, now: Instant) -> Json:
