@@ -50,9 +50,7 @@ class Poller:
         self._timeout = timeout
         self._reconnect_every = reconnect_every
         self._held: Session | None = None
-        self._next: Session | None = (
-            None  # opened by the second loop, takes the held one's place at the next poll
-        )
+        self._next: Session | None = None  # newly opened: takes the held one's place at the next poll
         self._lost = asyncio.Event()  # the held connection is gone, and no poll has noticed
         self._woken_at: Instant = float("-inf")
 
