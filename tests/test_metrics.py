@@ -215,6 +215,22 @@ def test_a_stale_primary_is_no_rival_but_counts_as_a_primary() -> None:
     }
 
 
+def test_an_entry_that_leads_back_to_this_node_is_no_second_primary() -> None:
+    made = with_peers("pg2")
+    made.hear("pg2", replace(says("pg2", PRIMARY), incarnation=made.identity.incarnation), START)
+    made.ask_directly("pg2", PRIMARY, START)
+    assert of(scraped(made), "cluster_primaries", "members") == {"cluster_primaries": 1, "members": 1}
+
+
+def test_a_silent_agents_primary_that_was_asked_itself_counts() -> None:
+    made = with_peers("pg2")
+    made.ask_directly("pg2", PRIMARY, START)
+    assert of(scraped(made), "cluster_primaries", "members_heard") == {
+        "cluster_primaries": 2,
+        "members_heard": 1,
+    }
+
+
 def test_peers_heard_and_silent() -> None:
     made = with_peers("pg2", "pg3")
     made.hear("pg2", says("pg2", replica()), START)
