@@ -20,6 +20,9 @@ MAX_BYTES = 1024 * 1024
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 NAME = "state.json"
 
+SystemIdentifier = Annotated[str, Meta(pattern="^[0-9]{1,20}$")]  # a key of JSON is a string
+Timeline = Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
+
 
 class StateError(Exception):
     """The state file cannot be read or written; the text names it and what to do."""
@@ -35,6 +38,12 @@ class Switch(Struct, frozen=True):
     new_leader: str
 
 
+class Format(Struct, frozen=True):
+    """Of whatever version of this agent wrote the file."""
+
+    v: int = VERSION
+
+
 class Stored(Struct, frozen=True, omit_defaults=True):
     """The content of the state file."""
 
@@ -42,7 +51,7 @@ class Stored(Struct, frozen=True, omit_defaults=True):
     boot_id: str
     saved_at: Instant
     v: int = VERSION
-    high_water: Annotated[dict[str, int], Meta(max_length=64)] = {}
+    high_water: Annotated[dict[SystemIdentifier, Timeline], Meta(max_length=64)] = {}
     served: Served | None = None
     conflict: Conflict | None = None
     yields_to: Candidate | None = None
@@ -68,14 +77,15 @@ def load(directory: Path, cluster: str) -> Stored | None:
     try:
         if len(body) > MAX_BYTES:
             raise msgspec.ValidationError(f"more than {MAX_BYTES} bytes")
-        stored = msgspec.json.decode(body, type=Stored)
-        if stored.v > VERSION:
-            raise msgspec.ValidationError(
-                f"format {stored.v} is newer than {VERSION}, which this agent knows"
+        written = msgspec.json.decode(body, type=Format).v
+        if written > VERSION:
+            raise StateError(
+                f"{path}: has format {written}, and this agent knows {VERSION}: a newer agent wrote it. "
+                f"It says to which timeline clients were sent. Run that version again, or make sure that no "
+                f"other node serves this cluster and move the file away"
             )
-        if not all(key.isdigit() for key in stored.high_water):
-            raise msgspec.ValidationError("high_water: a key is no system identifier")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        stored = msgspec.json.decode(body, type=Stored)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(
             f"{path}: is corrupt ({error}). It says to which timeline clients were sent. Make sure that no "
             f"other node serves this cluster, then move it away and start again"
