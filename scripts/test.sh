@@ -14,7 +14,7 @@ check ruff check --quiet
 check ruff format --quiet --check
 check mypy
 check lint-imports --no-logo
-check pytest -q -m "not live" --numprocesses=2
+check pytest -m "not live" --numprocesses=2
 # One after another: these look at time-outs of real servers, on a machine that may have two cores.
-check pytest -q -m live
+check pytest -m live
 exit $status
