@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from healthagent.config import Address
-from healthagent.crowd import Crowd
+from healthagent.crowd import Connected, Crowd
 from healthagent.server.limits import BoundedServer, Connection, raise_file_limit
 
 PATHS = ("/liveness", "/metrics", "/ready")
@@ -49,7 +49,7 @@ class BridgeServer:
         self._ready = ready
         self._registry = registry
         loop = asyncio.get_running_loop()
-        self._crowd: Crowd[Connection] = Crowd(raise_file_limit(), loop)
+        self._crowd: Crowd[Connected] = Crowd(raise_file_limit(), loop)
         self._server = BoundedServer(self._handle, self._crowd)
 
     async def listen(self, address: Address) -> asyncio.Server:

@@ -13,9 +13,10 @@ from aiohttp.web_response import Response, StreamResponse
 from multidict import CIMultiDict
 
 from ..core.model import Instant
-from ..crowd import Crowd
-from .answers import CHECKS, Answer, Answers, refusal
+from ..crowd import Connected, Crowd
+from .answers import Answer, Answers, refusal
 from .haproxy_state import HEADER, HaproxyStates
+from .lane import Door
 from .limits import BoundedServer, Connection
 
 BACKLOG = 4096
@@ -41,7 +42,7 @@ class Surface:
         self.exchanges: dict[str, Page] = {}  # POSTs with a response of their own
         self.checks: Counter[tuple[str, int]] = Counter()
         self.haproxy_states = HaproxyStates()
-        self.crowd: Crowd[Connection] = Crowd(connections, loop)
+        self.crowd: Crowd[Connected] = Crowd(connections, loop)
         self._clock = clock
         self._loop = loop
         self._server = BoundedServer(self._handle, self.crowd)
@@ -49,58 +50,76 @@ class Surface:
 
     async def listen(self, host: str | None, port: int, tls: ssl.SSLContext | None = None) -> list[int]:
         """Answer on a TCP address; returns the ports, which the kernel chose when `port` is 0."""
-        listener = await self._loop.create_server(self._server, host, port, ssl=tls, backlog=BACKLOG)
+        listener = await self._loop.create_server(self._door, host, port, ssl=tls, backlog=BACKLOG)
         self._listeners.append(listener)
         return [socket.getsockname()[1] for socket in listener.sockets]
 
     async def listen_unix(self, path: Path) -> None:
-        """Answer on a Unix socket, which only those who may enter its folder reach."""
-        _remove(path)
-        self._listeners.append(await self._loop.create_unix_server(self._server, path, backlog=BACKLOG))
+        """Answer on a Unix socket, which only those who may enter its folder reach.
+
+        A socket left behind there is replaced; anything else there is an OSError.
+        """
+        self._listeners.append(await self._loop.create_unix_server(self._door, path, backlog=BACKLOG))
 
     async def close(self) -> None:
         for listener in self._listeners:
             listener.close()
         await self._server.shutdown(0.5)
 
+    def _door(self) -> Door:
+        return Door(self.crowd, self._check, self._server)
+
+    def _check(self, path: str, query: str, haproxy_state: str | None, sender: str) -> Answer | None:
+        """A plain check, answered without aiohttp; None for every other path."""
+        path, now = _plain(path), self._clock()
+        answer = self.answers.answer(path, query, now)
+        if answer is not None:
+            if haproxy_state is not None:
+                self.haproxy_states.note(sender, haproxy_state, now)
+            self.checks[path, answer.status] += 1
+        return answer
+
     async def _handle(self, request: BaseRequest) -> StreamResponse:
         self.crowd.served(cast(Connection, request.protocol))
         path = _plain(request.path)
-        page = self.pages.get(path)
-        if page is not None and request.method in READ:
-            if request.method == "OPTIONS":
-                return _response(Answer(HTTPStatus.OK, b"", "text/plain"), "OPTIONS", "GET, HEAD, OPTIONS")
-            self.checks[path, 200] += 1
-            return await page(request)
-        exchange = self.exchanges.get(path)
-        if exchange is not None and request.method == "POST":
-            response = await exchange(request)
-            self.checks[path, response.status] += 1
-            return response
-        answer, allow = await self._answer(request, path)
-        known = path if path in CHECKS or path in self.posts or path in self.answers.documents else "other"
-        self.checks[known, answer.status] += 1
-        return _response(answer, request.method, allow)
+        methods = self._methods(path)
+        if not methods:
+            response: StreamResponse = _response(self._unknown(path), request.method)
+        elif request.method not in methods:
+            allow = ", ".join(methods)
+            refused = refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {allow}")
+            response = _response(refused, request.method, allow)
+        elif request.method == "POST":
+            response = await self._posted(request, path)
+        else:
+            response = await self._read(request, path)
+        self.checks[path if methods else "other", response.status] += 1
+        return response
 
-    async def _answer(self, request: BaseRequest, path: str) -> tuple[Answer, str | None]:
+    def _methods(self, path: str) -> tuple[str, ...]:
+        """What a path takes; nothing for one that there is not."""
+        reads = READ if path in self.pages or self.answers.knows(path) else ()
+        return (*reads, "POST") if path in self.posts or path in self.exchanges else reads
+
+    async def _posted(self, request: BaseRequest, path: str) -> StreamResponse:
         post = self.posts.get(path)
-        if request.method == "POST" and post is not None:
-            return await post(request), None
-        if request.method in READ:
-            answer = self.answers.answer(path, request.query_string, self._clock())
-            if answer is not None:
-                self._note_haproxy(request)
-                return answer, ("GET, HEAD, OPTIONS" if request.method == "OPTIONS" else None)
-            if post is None:
-                return self._unknown(path), None
-        elif self.answers.answer(path, "", self._clock()) is None and post is None:
-            return self._unknown(path), None
-        allow = "POST" if post is not None else "GET, HEAD, OPTIONS"
-        return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {allow}"), allow
+        return _response(await post(request)) if post is not None else await self.exchanges[path](request)
+
+    async def _read(self, request: BaseRequest, path: str) -> StreamResponse:
+        allow = ", ".join(self._methods(path)) if request.method == "OPTIONS" else None
+        page = self.pages.get(path)
+        if page is not None:
+            response = await page(request)
+            return response if allow is None else _response(Answer(response.status, b""), "OPTIONS", allow)
+        self._note_haproxy(request)
+        # undecoded: parse_query does that, and to decode twice is to read what nobody wrote
+        answer = self.answers.answer(path, request.rel_url.raw_query_string, self._clock())
+        assert answer is not None, "the answers know this path"
+        return _response(answer, request.method, allow)
 
     def _unknown(self, path: str) -> Answer:
         paths = sorted({*self.answers.paths(), *self.pages, *self.posts})
-        return refusal(HTTPStatus.NOT_FOUND, f"no such path: {path[:100]}", paths=paths)
+        return refusal(HTTPStatus.NOT_FOUND, f"no such path: {path[:100]!r}", paths=paths)
 
     def _note_haproxy(self, request: BaseRequest) -> None:
         header = request.headers.get(HEADER)
@@ -108,15 +127,11 @@ class Surface:
             self.haproxy_states.note(request.remote or "", header, self._clock())
 
 
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-
-
 def _plain(path: str) -> str:
     return path[:-1] if len(path) > 1 and path.endswith("/") else path
 
 
-def _response(answer: Answer, method: str, allow: str | None) -> Response:
+def _response(answer: Answer, method: str = "GET", allow: str | None = None) -> Response:
     headers = CIMultiDict({"Content-Type": answer.content_type, "Cache-Control": "no-store"})
     if answer.reason is not None:
         headers["X-Healthagent-Reason"] = answer.reason

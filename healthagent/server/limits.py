@@ -16,7 +16,7 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 from aiohttp.web_server import Server
 
-from ..crowd import PATIENCE, Crowd
+from ..crowd import PATIENCE, Connected, Crowd
 
 RESERVED_FILES = 128  # descriptors kept for PostgreSQL, peers, the state file and logs
 MAX_HEADER = 8190  # bytes of the request line, and of each header; aiohttp answers 400 above
@@ -85,7 +85,7 @@ class Connection(RequestHandler):
 class BoundedServer(Server):
     """aiohttp's low-level server with connections of ours."""
 
-    def __init__(self, handler: Handler, crowd: Crowd[Connection]) -> None:
+    def __init__(self, handler: Handler, crowd: Crowd[Connected]) -> None:
         super().__init__(handler)
         self.crowd = crowd
 
