@@ -61,11 +61,27 @@ async def test_backend_is_read_from_the_health_statistics() -> None:
         ),
     ],
 )  # fmt: skip
-async def test_node_info_of_both_layouts(words: list[str], expected: LiveInfo) -> None:
+async def test_what_servers_tell_pgpool_in_both_layouts(words: list[str], expected: LiveInfo) -> None:
     answer = ONE + frame("i", "NodeInfo", *words) + DONE
     async with pcp_server({"I": answer}) as (endpoint, requests), connect(endpoint, 5.0) as connection:
-        assert await connection.live_info(1) == expected
+        assert (await connection.node_info(1))[1] == expected
     assert requests[2] == b"I1\0"
+
+
+@pytest.mark.parametrize(
+    ("status", "quarantine", "role", "expected"),
+    [
+        pytest.param("1", "0", "2", (Status.WAITING, True), id="the primary, not used yet"),
+        pytest.param("2", "0", "3", (Status.UP, False), id="a standby"),
+        pytest.param("3", "0", "3", (Status.DOWN, False), id="down"),
+        pytest.param("3", "1", "3", (Status.QUARANTINE, False), id="in quarantine"),
+        pytest.param("0", "0", "3", (Status.UNUSED, False), id="unused"),
+    ],
+)
+def test_what_pgpool_thinks(status: str, quarantine: str, role: str, expected: tuple[Status, bool]) -> None:
+    words = [*NODE_INFO_43[:2], status, quarantine, "up", "0.5", role, *NODE_INFO_43[7:]]
+    backend, _ = pcp.parse_node_info(1, words)
+    assert backend == Backend(1, "127.0.0.1", 25302, *expected)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +97,19 @@ async def test_node_info_of_both_layouts(words: list[str], expected: LiveInfo) -
 async def test_requests_for_a_change(kind: Kind, request_bytes: bytes, answer: str) -> None:
     script = {request_bytes[:1].decode(): frame(answer, "CommandComplete")}
     async with pcp_server(script) as (endpoint, requests), connect(endpoint, 5.0) as connection:
-        await connection.act(kind, 2)
+        connection.request(kind, 2)
+        assert await connection.outcome(kind) is None
     assert requests[2] == request_bytes
+
+
+async def test_all_changes_are_sent_before_the_first_answer() -> None:
+    answers = iter([[], [frame("d", "CommandComplete") * 2]])  # none to the first, two to the second
+    script = {"D": lambda _: next(answers)}
+    async with pcp_server(script) as (endpoint, requests), connect(endpoint, 5.0) as connection:
+        connection.request(Kind.DETACH, 1)
+        connection.request(Kind.DETACH, 0)
+        assert [await connection.outcome(Kind.DETACH) for _ in range(2)] == [None, None]
+    assert requests[2:4] == [b"D1\0", b"D0\0"]
 
 
 async def test_settings_are_rows_up_to_command_complete() -> None:
@@ -107,8 +134,10 @@ async def test_an_answer_may_arrive_byte_by_byte() -> None:
 async def test_a_refusal_leaves_the_connection_usable() -> None:
     script = {"D": DISALLOWED, "L": COUNT}
     async with pcp_server(script) as (endpoint, _), connect(endpoint, 5.0) as connection:
-        with pytest.raises(PcpRefused, match="failover is disallowed on the node"):
-            await connection.act(Kind.DETACH, 1)
+        connection.request(Kind.DETACH, 1)
+        refusal = await connection.outcome(Kind.DETACH)
+        assert refusal is not None
+        assert refusal.endswith("canceled because failover is disallowed on the node")
         assert await connection.node_count() == 2
 
 
@@ -176,12 +205,17 @@ async def test_broken_answers_are_errors(script: dict[str, bytes], complaint: st
             ONE + frame("i", "NodeInfo", *NODE_INFO_44, ""), "14 values", id="a value more than 4.4"
         ),
         pytest.param(ONE + frame("i", "NodeInfo", *NODE_INFO_43) + ONE, "CommandComplete", id="no end"),
+        pytest.param(
+            ONE + frame("i", "NodeInfo", *NODE_INFO_43[:2], "4", *NODE_INFO_43[3:]),
+            "status",
+            id="no such status",
+        ),
     ],
 )
 async def test_broken_node_info_is_an_error(answer: bytes, complaint: str) -> None:
     async with pcp_server({"I": answer + DONE}) as (endpoint, _), connect(endpoint, 5.0) as connection:
         with pytest.raises(PcpError, match=complaint):
-            await connection.live_info(0)
+            await connection.node_info(0)
 
 
 @pytest.mark.parametrize(
@@ -247,4 +281,4 @@ async def test_nobody_listens(tmp_path: Path) -> None:
 def test_any_body_is_read_or_refused_in_words(body: bytes) -> None:
     assert pcp.error_text(body)
     with suppress(PcpError):  # and nothing else
-        pcp.parse_node_info(pcp.strings(body))
+        pcp.parse_node_info(0, pcp.strings(body))

@@ -13,8 +13,8 @@ strings. Source: src/pcp_con/pcp_worker.c and src/libs/pcp/pcp.c of pgpool 4.2 t
          J "index ", "n"                  d  CommandComplete
     any of them                           N notices, then the answer or E: letter and text of each field
 
-H and not I tells what pgpool thinks: H reads shared memory, while I opens a session to each
-backend it describes and therefore waits out connect_timeout (10 s) when one is frozen.
+I opens a session to the server that it describes, and so waits out pgpool's connect_timeout (10 s) when
+that hangs; H reads shared memory only, but makes pgpool log a line for each of its backends.
 An answer to D, C or J says that the request was accepted, not that it was carried out.
 """
 
@@ -39,11 +39,17 @@ ACTIONS = {
     Kind.ATTACH: (b"C", "{}\0", b"c"),
     Kind.PROMOTE: (b"J", "{} \0n\0", b"d"),
 }
+STATUSES = {"0": Status.UNUSED, "1": Status.WAITING, "2": Status.UP, "3": Status.DOWN}
+PRIMARY = "2"  # of main, replica, primary, standby
 LIVE_ROLES = {"primary": Role.PRIMARY, "standby": Role.REPLICA}
 
 
 class PcpError(Exception):
     """pgpool could not be asked, or its answer makes no sense. The text is a sentence without secrets."""
+
+
+class PcpSilent(PcpError):
+    """pgpool did not answer within the budget."""
 
 
 class PcpRefused(PcpError):
@@ -94,6 +100,17 @@ class Connection:
             )
         return count
 
+    async def node_info(self, index: int) -> tuple[Backend, LiveInfo]:
+        """What pgpool thinks of one backend, and what its PostgreSQL tells pgpool now."""
+        size = strings(await self._ask(b"I", f"{index}\0".encode(), b"i"))
+        if size != ["ArraySize", "1"]:
+            raise PcpError(f"pgpool announced {size!r} when asked for one backend")
+        info = strings(await self._frame(b"i"))
+        if info[:1] != ["NodeInfo"]:
+            raise PcpError(f"pgpool described a backend with {info!r}")
+        completed(await self._frame(b"i"), 0)
+        return parse_node_info(index, info[1:])
+
     async def backend(self, index: int) -> Backend:
         """What pgpool thinks of one backend; never waits for PostgreSQL."""
         words = completed(await self._ask(b"H", f"{index}\0".encode(), b"h"), 5)
@@ -104,21 +121,6 @@ class Connection:
         except ValueError:
             raise PcpError(f"pgpool gave backend {index} an unknown status, {words[3]!r}") from None
         return Backend(index, words[1], whole_number(words[2]), status, words[4] == "primary")
-
-    async def backends(self) -> tuple[Backend, ...]:
-        """What pgpool thinks of all backends, in the order of their indexes."""
-        return tuple([await self.backend(index) for index in range(await self.node_count())])
-
-    async def live_info(self, index: int) -> LiveInfo:
-        """What PostgreSQL of one backend tells pgpool now; takes pgpool's connect_timeout when it hangs."""
-        size = strings(await self._ask(b"I", f"{index}\0".encode(), b"i"))
-        if size != ["ArraySize", "1"]:
-            raise PcpError(f"pgpool announced {size!r} when asked for one backend")
-        info = strings(await self._frame(b"i"))
-        if info[:1] != ["NodeInfo"]:
-            raise PcpError(f"pgpool described a backend with {info!r}")
-        completed(await self._frame(b"i"), 0)
-        return parse_node_info(info[1:])
 
     async def settings(self) -> dict[str, str]:
         """pgpool's settings as they are in force (not what its file says)."""
@@ -132,10 +134,22 @@ class Connection:
             settings[row[1]] = row[2]
         return settings
 
-    async def act(self, kind: Kind, index: int) -> None:
-        """Ask for a change. Returns when pgpool has accepted it; whether it was done, `backend` tells."""
-        request, body, answer = ACTIONS[kind]
-        completed(await self._ask(request, body.format(index).encode(), answer), 0)
+    def request(self, kind: Kind, index: int) -> None:
+        """Ask for a change; `outcome` must be awaited once for each, in the same order.
+
+        What pgpool finds waiting together it carries out together. A request that comes 5 ms later waits
+        a second, until pgpool has restarted its PCP process.
+        """
+        request, body, _ = ACTIONS[kind]
+        self._writer.write(frame(request, body.format(index).encode()))
+
+    async def outcome(self, kind: Kind) -> str | None:
+        """None when pgpool accepted the request, else its words; `backend` tells whether it was done."""
+        try:
+            completed(await self._frame(ACTIONS[kind][2]), 0)
+        except PcpRefused as refusal:
+            return str(refusal)
+        return None
 
     def close(self) -> None:
         """Say goodbye, or pgpool logs an error for each of our connections; never waits."""
@@ -181,7 +195,7 @@ async def connect(endpoint: Endpoint, budget: float) -> AsyncIterator[Connection
             await connection.login(endpoint.user, endpoint.password)
             yield connection
     except TimeoutError:
-        raise PcpError(f"{endpoint}: pgpool did not answer within {budget:g} s") from None
+        raise PcpSilent(f"{endpoint}: pgpool did not answer within {budget:g} s") from None
     except asyncio.IncompleteReadError:
         raise PcpError(f"{endpoint}: pgpool closed the connection before it had answered") from None
     except OSError as error:
@@ -220,7 +234,7 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-def parse_node_info(words: Sequence[str]) -> LiveInfo:
+def parse_node_info(index: int, words: Sequence[str]) -> tuple[Backend, LiveInfo]:
     """Read the values of NodeInfo, which are these words in this order.
 
     host port status quarantine pg_status weight role pg_role [delay_by_time] delay repl_state sync_state
@@ -231,10 +245,16 @@ def parse_node_info(words: Sequence[str]) -> LiveInfo:
         raise PcpError(
             f"pgpool described a backend with {len(words)} values; 12 (4.3) or 13 (4.4 and later) are known"
         )
+    status = STATUSES.get(words[2])
+    if status is None:
+        raise PcpError(f"pgpool gave backend {index} an unknown status, {words[2]!r:.40}")
+    if status is Status.DOWN and words[3] == "1":
+        status = Status.QUARANTINE
     by_time = len(words) == 13 and words[8] == "1"
     delay = whole_number(words[-4])
     can_log_in = {"up": True, "down": False}.get(words[4])
-    return LiveInfo(can_log_in, LIVE_ROLES.get(words[7]), delay / 1e6 if by_time else float(delay))
+    backend = Backend(index, words[0], whole_number(words[1]), status, words[6] == PRIMARY)
+    return backend, LiveInfo(can_log_in, LIVE_ROLES.get(words[7]), delay / 1e6 if by_time else float(delay))
 
 
 def error_text(body: bytes) -> str:

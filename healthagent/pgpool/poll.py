@@ -1,7 +1,7 @@
 """One look at everything: what the agents say and what pgpool thinks, at the same time."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -11,9 +11,10 @@ from healthagent.core.model import Instant
 from healthagent.pgpool import pcp
 from healthagent.pgpool.agents import Answer, ask_all
 from healthagent.pgpool.model import Backend, LiveInfo
-from healthagent.pgpool.pcp import Endpoint, PcpError
+from healthagent.pgpool.pcp import Endpoint, PcpError, PcpSilent
 
 LIVE_PAUSE = 15.0  # seconds: pgpool's process for a question that hangs lives up to connect_timeout (10 s)
+HANGS_A_LOOK = 3  # the rest are found at the next look
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def endpoint_of(settings: PgpoolSyncSettings) -> Endpoint:
 
 
 class Eyes:
-    """Looks; remembers only which backends pgpool itself waits for."""
+    """Looks; remembers only which servers make pgpool wait."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class Eyes:
         self._hung_until: dict[int, Instant] = {}
 
     async def look(self) -> Seen:
-        """Ask all agents and pgpool. Takes at most three times `timeout`; never raises for what they do."""
+        """Ask all agents and pgpool. Takes `timeout`, three times at most; never raises for what they do."""
         async with asyncio.TaskGroup() as group:
             asked = group.create_task(ask_all(self._session, self._settings.agents))
             thought = group.create_task(self._ask_pgpool())
@@ -62,26 +63,34 @@ class Eyes:
             return await connection.settings()
 
     async def _ask_pgpool(self) -> Seen:
-        try:
-            async with pcp.connect(self._endpoint, self._settings.timeout) as connection:
-                backends = await connection.backends()
-        except PcpError as error:
-            return Seen({}, pcp_error=str(error))
-        return Seen({}, backends, await self._ask_live(backends))
+        """Ask for all backends on one connection; on another one after each server that makes pgpool wait."""
+        error = "nobody was asked"
+        for _ in range(HANGS_A_LOOK):
+            asking: int | None = None
+            found: list[Backend] = []
+            live: dict[int, LiveInfo] = {}
+            try:
+                async with pcp.connect(self._endpoint, self._settings.timeout) as connection:
+                    for index in range(await connection.node_count()):
+                        if self._hangs(index):
+                            found.append(await connection.backend(index))
+                            continue
+                        asking = index
+                        backend, live[index] = await connection.node_info(index)
+                        found.append(backend)
+                        asking = None
+                return Seen({}, tuple(found), live)
+            except PcpSilent as silent:
+                error = str(silent)
+                if asking is None:
+                    break
+                # One second later than the last one, so that no look asks several of them again.
+                pause = LIVE_PAUSE + len(self._hung_until)
+                self._hung_until[asking] = self._clock() + pause
+            except PcpError as other:
+                error = str(other)
+                break
+        return Seen({}, pcp_error=error)
 
-    async def _ask_live(self, backends: Sequence[Backend]) -> Mapping[int, LiveInfo]:
-        """What each PostgreSQL tells pgpool, on a connection each: one that hangs delays no other."""
-        due = [b.index for b in backends if self._clock() >= self._hung_until.get(b.index, 0.0)]
-        async with asyncio.TaskGroup() as group:
-            asked = {index: group.create_task(self._live_info(index)) for index in due}
-        return {index: info for index, task in asked.items() if (info := task.result()) is not None}
-
-    async def _live_info(self, index: int) -> LiveInfo | None:
-        started_at = self._clock()
-        try:
-            async with pcp.connect(self._endpoint, self._settings.timeout) as connection:
-                return await connection.live_info(index)
-        except PcpError:
-            if self._clock() - started_at >= self._settings.timeout:
-                self._hung_until[index] = started_at + LIVE_PAUSE
-            return None
+    def _hangs(self, index: int) -> bool:
+        return self._clock() < self._hung_until.get(index, 0.0)

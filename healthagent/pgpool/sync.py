@@ -16,7 +16,7 @@ from healthagent.pgpool.assignment import BadInput, answered_wrongly, assign, cl
 from healthagent.pgpool.conflicts import command_vetoes, conflicts, search_seconds
 from healthagent.pgpool.metrics import Counts
 from healthagent.pgpool.model import Action, Backend, Observed, Told
-from healthagent.pgpool.pcp import PcpError, PcpRefused
+from healthagent.pgpool.pcp import PcpError
 from healthagent.pgpool.poll import Eyes, Seen, endpoint_of
 from healthagent.pgpool.readiness import Look
 from healthagent.pgpool.reconcile import Memory, Policy, Round, noted, reconcile
@@ -148,22 +148,20 @@ class Bridge:
         try:
             async with pcp.connect(endpoint_of(self._settings), self._settings.timeout) as connection:
                 for action in actions:
-                    await self._send(connection, action)
+                    connection.request(action.kind, action.index)
+                for action in actions:
+                    self._note(action, await connection.outcome(action.kind))
         except PcpError as error:
             self.counts.pcp_errors += 1
             log.warning("pgpool could not be told, so it is tried again: %s", error)
 
-    async def _send(self, connection: pcp.Connection, action: Action) -> None:
-        refusal: str | None = None
-        try:
-            await connection.act(action.kind, action.index)
-        except PcpRefused as error:
-            refusal = str(error)
-            self.counts.refused[action.kind] += 1
-            log.warning("pgpool refused to %s: %s: %s", action.kind, action.why, refusal)
-        else:
+    def _note(self, action: Action, refusal: str | None) -> None:
+        if refusal is None:
             self.counts.actions[action.kind] += 1
             log.warning("told pgpool to %s: %s", action.kind, action.why)
+        else:
+            self.counts.refused[action.kind] += 1
+            log.warning("pgpool refused to %s: %s: %s", action.kind, action.why, refusal)
         self._memory = noted(self._memory, action, self._clock(), self._policy, refusal)
 
 

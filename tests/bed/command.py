@@ -1,24 +1,22 @@
 """`healthagent` as a program of its own, as a user runs it."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-HEALTHAGENT = (
-    sys.executable,
-    "-c",
-    "import argparse, sys; from healthagent.commands import pgpool_sync as c; p = argparse.ArgumentParser();"
-    " c.add_parser(p.add_subparsers()); a = p.parse_args(); sys.exit(a.command(a))",
-)
+HEALTHAGENT = (sys.executable, "-m", "healthagent")
 
 
 @contextmanager
-def healthagent(log: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+def healthagent(log: Path, *arguments: str, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
     """Run it in the background, its output in `log`; on exit it is told to stop and must do so in 10 s."""
     with log.open("wb") as output:
-        process = subprocess.Popen([*HEALTHAGENT, *arguments], stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [*HEALTHAGENT, *arguments], stdout=output, stderr=output, env=os.environ | environment
+        )
     try:
         yield process
     finally:
@@ -31,7 +29,10 @@ def healthagent(log: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]
             raise
 
 
-def ran(*arguments: str, timeout: float = 20.0) -> "subprocess.CompletedProcess[str]":
+def ran(*arguments: str, timeout: float = 20.0, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run it to its end."""
     command = [*HEALTHAGENT, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    variables = os.environ | environment
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, check=False, env=variables
+    )

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from healthagent.pgpool.pcp import Endpoint
 
-Script = Mapping[str, bytes | Sequence[bytes] | Callable[[bytes], bytes]]
+Script = Mapping[str, bytes | Sequence[bytes] | Callable[[bytes], Sequence[bytes]]]
 
 SALT = b"\xb7\xe5b\xf6"
 

@@ -31,19 +31,29 @@ def pgpool_program() -> str:
 
 
 class Pgpool:
-    """One pgpool, as the servers' user, on free ports, its files in `folder`."""
+    """One pgpool on free ports, its files in `folder`.
+
+    It runs as the servers' user; with `variables`, which are for its failover script, as ourselves,
+    since only we may be able to read this checkout.
+    """
 
     def __init__(
-        self, folder: Path, nodes: Sequence[Node], settings: Mapping[str, str | int] | None = None
+        self,
+        folder: Path,
+        nodes: Sequence[Node],
+        settings: Mapping[str, str | int] | None = None,
+        variables: Mapping[str, str] | None = None,
+        log: Path | None = None,
     ) -> None:
         self.folder = folder
         self.nodes = nodes
         self.port = free_port()
         self.pcp_port = free_port()
-        self.log_file = folder / "pgpool.log"
+        self.log_file = log or folder / "pgpool.log"
         self.status_file = folder / "pgpool_status"
         self.password_file = folder / "pcp-password"
         self._settings = dict(settings or {})
+        self._variables = dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir()
         give_to_server(folder)
@@ -64,14 +74,14 @@ class Pgpool:
     def start(self) -> None:
         """Start it and wait until it answers; what it knew of its backends is kept."""
         self._write_files()
-        command = [*drop_root(), pgpool_program(), "-n"]
+        command = [*(() if self._variables else drop_root()), pgpool_program(), "-n"]
         for flag, name in (("-f", "pgpool.conf"), ("-F", "pcp.conf"), ("-a", "pool_hba.conf")):
             command += [flag, str(self.folder / name)]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env=environment(self.nodes[0].binaries.client),
+                env=environment(self.nodes[0].binaries.client) | self._variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
