@@ -140,6 +140,10 @@ class Answers:
         """Every path that this table answers."""
         return [*CHECKS, *self.documents]
 
+    def knows(self, path: str) -> bool:
+        """Whether it is one of them."""
+        return path in CHECKS or path in self.documents
+
     def answer(self, path: str, query: str, now: Instant) -> Answer | None:
         """Answer a GET, or None for a path that is not of this table."""
         question = CHECKS.get(path)

@@ -72,9 +72,7 @@ def status_json(board: Board, now: Instant, alarms: list[str]) -> Json:
         else {"timeline": memory.served.timeline, "ago": round(now - memory.served.at, 3)},
         "conflict": _conflict(memory, now),
         "yields_to": _candidate(memory.yields_to),
-        "maintenance": None
-        if not in_maintenance(board, now)
-        else {"remaining": _left(memory, now)},
+        "maintenance": None if not in_maintenance(board, now) else {"remaining": _left(memory, now)},
         "lease": None,
         "alarms": alarms,
     }
