@@ -34,7 +34,7 @@ from .core.model import (
 )
 from .core.primary import decide_primary
 from .core.replica import PLAIN, Ask, decide_replica, decide_sync
-from .wire import CandidateSaid, HighWaterSaid, Message, ServedSaid, SightSaid, said_of
+from .wire import MAX_SENTENCE, CandidateSaid, HighWaterSaid, Message, ServedSaid, SightSaid, said_of
 
 SETTLED = 0.05  # seconds for which a memory without new evidence is reused: time only ever relaxes it
 FROZEN = 0.5  # seconds that a call may overrun its budget on a busy machine
@@ -271,7 +271,7 @@ class Board:
         """This agent's description of itself, at this moment."""
         verdict = self.primary(now)
         reads = self.replica(now)
-        memory, snapshot = self.memory, self._told(now)
+        memory, snapshot = self.memory, self._told(now, verdict.ok)
         served = memory.served
         not_serving_for = None if served is None or verdict.ok else now - _stopped_at(served, memory)
         return Message(
@@ -292,21 +292,23 @@ class Board:
             else None,
             hwm=[HighWaterSaid(str(cluster), timeline) for cluster, timeline in memory.high_water.items()],
             reason=verdict.reason,
-            detail=verdict.detail,
+            detail=verdict.detail[:MAX_SENTENCE],
             replica_ok=reads.ok,
             replica_reason=reads.reason,
             tags={name: tag_text(value) for name, value in self.identity.tags.items()},
             sees=[self._sight(peer, now) for peer in self.peers.values()],
         )
 
-    def _told(self, now: Instant) -> Snapshot | None:
+    def _told(self, now: Instant, serving: bool) -> Snapshot | None:
         """Our snapshot as peers may know it.
 
         Until the first round is over this agent does not yet know to whom it yields. A
         primary that says so too early would look like one that yields to nobody, and take
-        the rightful one down; before that round it cannot serve either.
+        the rightful one down; before that round, or before DNS has named anybody to ask, it
+        does not serve either.
         """
-        if any(peer.counts for peer in self.peers.values()) and last_round(self._view(now)) is None:
+        view = self._view(now)
+        if not serving and member_count(view, self.policy) > 1 and last_round(view) is None:
             return None
         return self.local.snapshot if self.running(now).ok else None
 

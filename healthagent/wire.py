@@ -32,7 +32,9 @@ Timeline = Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
 MOST = 0x7FFFFFFFFFFFFFFF  # of a counter or an LSN: 2^63 bytes of WAL are a thousand years at 300 MB/s
 Lsn = Annotated[int, Meta(ge=0, le=MOST)]
 Word = Annotated[str, Meta(max_length=255)]
-Sentence = Annotated[str, Meta(max_length=2000)]
+MAX_SENTENCE = 2000  # characters
+MAX_FOLLOWERS = 256  # of those beyond it nothing is told, as an unreadable message would tell nothing at all
+Sentence = Annotated[str, Meta(max_length=MAX_SENTENCE)]
 # a string, since a JSON number of 64 bits is rounded by most readers
 SystemIdentifier = Annotated[str, Meta(pattern="^[0-9]{1,20}$")]
 
@@ -58,7 +60,7 @@ class SnapshotSaid(Struct, omit_defaults=True, frozen=True):
     replay_paused: bool = False
     restores_from_archive: bool = False
     receiver: Receiver | None = None
-    followers: Annotated[tuple[Follower, ...], Meta(max_length=256)] = ()
+    followers: Annotated[tuple[Follower, ...], Meta(max_length=MAX_FOLLOWERS)] = ()
 
 
 class ServedSaid(Struct, omit_defaults=True, frozen=True):
@@ -231,5 +233,5 @@ def said_of(snapshot: Snapshot, now: Instant) -> SnapshotSaid:
         replay_paused=snapshot.replay_paused,
         restores_from_archive=snapshot.restores_from_archive,
         receiver=snapshot.receiver,
-        followers=snapshot.followers,
+        followers=snapshot.followers[:MAX_FOLLOWERS],
     )
