@@ -39,8 +39,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    _add_config(actions.add_parser("config", help="write a configuration for these nodes to standard output"))
-    linter = actions.add_parser("lint", help="find the traps in a configuration; exit 1 if there are any")
+    writer, linter = (
+        actions.add_parser(
+            name,
+            help=what,
+            description=f"{what.capitalize()}.",
+            epilog=EXAMPLE,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        for name, what in (
+            ("config", "write a configuration for these nodes to standard output"),
+            ("lint", "find the traps in a configuration; exit 1 if there are any"),
+        )
+    )
+    _add_config(writer)
     linter.add_argument("file", metavar="FILE", type=Path, help="the HAProxy configuration")
     parser.set_defaults(command=run)
 
@@ -74,7 +86,9 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bind", default=defaults.bind, metavar="ADDRESS", help="of the write and read listeners (all)"
     )
-    parser.add_argument("--admin-socket", default=defaults.admin_socket, metavar="FILE")
+    parser.add_argument(
+        "--admin-socket", default=defaults.admin_socket, metavar="FILE", help="local socket (%(default)s)"
+    )
     parser.add_argument(
         "--user",
         default=defaults.user,

@@ -355,14 +355,15 @@ async def test_a_node_that_loses_its_name_does_not_come_back_unchecked(
         made = Bed(Haproxy(haproxy, text, tmp_path), options)
         try:
             await asyncio.to_thread(made.proxy.start)
+            await made.until_up("pg_probe", "pg1")
             await made.until_up("pg_primary", "pg1")
             name, held = await made.connect(options.write_port)
             assert name == "pg1"
             names.addresses.pop("pg2.test")
-            await names.asked("pg2.test", 6)
+            await names.asked("pg2.test", 20)
+            assert (await asyncio.to_thread(made.proxy.servers, "pg_probe"))["pg2"] == "DOWN (agent)"
             names.addresses["pg2.test"] = "127.0.0.1"
-            await names.asked("pg2.test", 6)
-            assert made.proxy.servers("pg_probe")["pg2"] == "DOWN (agent)"
+            await names.asked("pg2.test", 3)
             assert not held.at_eof()
             assert await made.writes(3) == {"pg1"}
         finally:
