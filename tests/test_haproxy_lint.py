@@ -302,9 +302,9 @@ PRIMARY_CHECK = " option httpchk /primary\n server-template a 9 1.1.1.1:1 check\
     ],
 )
 def test_hostile_files_are_judged_quickly_and_without_a_crash(text: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()  # the machine may be busy with other things
     findings = lint(text)
-    assert time.monotonic() - begun < 10  # a second or less on an idle machine
+    assert time.process_time() - begun < 10  # it takes 2 s at most
     assert all(finding.text().isprintable() for finding in findings)
 
 
