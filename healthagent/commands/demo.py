@@ -1,6 +1,7 @@
 """`healthagent demo`: a real cluster on this machine, broken on purpose, and what the agents say."""
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -54,6 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     except (AgentFailed, ProxyFailed, PostgresFailed, TimeoutError, subprocess.TimeoutExpired) as error:
         sys.stderr.write(f"the demo could not go on: {error}\nhealthagent demo --keep keeps the logs\n")
+        return 1
+    except BrokenPipeError:  # whoever read our output has gone: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if screen.differed:
         screen.write(f"\n{len(screen.differed)} of {screen.checked} claims did not hold:")

@@ -98,7 +98,7 @@ class Agent:
         self.process = background.start(command, self.log)
 
     def wait_answering(self) -> None:
-        """Wait until it answers; AgentFailed if it exits instead."""
+        """Wait until it answers; AgentFailed, with the end of its log, if it does not."""
         process = self.process
         assert process is not None, f"the agent of {self.name} was not started"
 
@@ -107,7 +107,10 @@ class Agent:
                 raise AgentFailed(f"the agent of {self.name} did not start:\n{background.tail(self.log)}")
             return self.ask("/health").code != 0
 
-        until(answers, STARTED_WITHIN, f"the agent of {self.name} answers")
+        try:
+            until(answers, STARTED_WITHIN, f"the agent of {self.name} answers")
+        except TimeoutError as error:
+            raise AgentFailed(f"{error}:\n{background.tail(self.log)}") from None
 
     def ask(self, path: str) -> Answer:
         """Ask one check, over a connection of its own."""

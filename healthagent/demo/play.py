@@ -3,11 +3,12 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from healthagent.demo import background
-from healthagent.demo.agent import Agent
+from healthagent.demo.agent import Agent, Line
 from healthagent.demo.binaries import Binaries, Missing, cache_dir, find_binaries
 from healthagent.demo.cluster import Cluster
 from healthagent.demo.fetch import DEFAULT_MAJOR, find_or_fetch
@@ -79,7 +80,9 @@ def _scene(screen: Screen, cluster: Cluster, folder: Path) -> Iterator[Scene]:
             with screen.progress(f"Starting HAProxy {version_of(proxy.program)}"):
                 stack.callback(_end, proxy)
                 proxy.start()
-        watch = stack.enter_context(Watch(agents))
+        lines = {agent.name: stack.enter_context(closing(Line(agent.port))) for agent in agents}
+        watch = Watch({name: partial(line.ask, "/primary") for name, line in lines.items()})
+        stack.enter_context(watch)
         writer = None
         if proxy is not None:
             cluster.nodes[0].psql(TABLE)

@@ -48,15 +48,17 @@ class Screen:
     def show(self, lines: Iterable[str]) -> None:
         """Show output as it is, indented; what is too long goes on below, further in."""
         for line in lines:
-            indent = " " * (4 + line.startswith("  ") * 2)
-            for part in textwrap.wrap(
-                line,
-                self._width - 4,
-                subsequent_indent="      ",
-                break_on_hyphens=False,
-                drop_whitespace=False,
-            ) or [""]:
-                self.write(f"{indent[:4]}{part.rstrip()}")
+            words = line.lstrip(" ")
+            indent = " " * (4 + len(line) - len(words))
+            self.write(
+                textwrap.fill(
+                    words,
+                    self._width,
+                    initial_indent=indent,
+                    subsequent_indent=f"{indent}    ",
+                    break_on_hyphens=False,
+                )
+            )
 
     def command(self, words: str, output: str) -> None:
         """Show a command as typed, and what it printed."""

@@ -6,7 +6,7 @@ thread of its own, while the steps run.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import Self
 
 from healthagent.clock import boottime
 from healthagent.core.model import Instant
-from healthagent.demo.agent import Agent, Answer, Line
+from healthagent.demo.agent import Answer
 
 INTERVAL = 0.01  # seconds from the end of one look at all agents to the next
 POLL = 0.01
@@ -31,15 +31,15 @@ class Change:
 
 
 class Watch:
-    """A context manager; `changes` and `latest` grow while it is entered."""
+    """Asks one question of each agent, by name, again and again while it is entered."""
 
-    def __init__(self, agents: Sequence[Agent]) -> None:
+    def __init__(self, questions: Mapping[str, Callable[[], Answer]]) -> None:
         self.changes: list[Change] = []
         self.latest: dict[str, Answer] = {}
         self.looks = 0
         self.double: list[str] = []  # moments at which more than one agent said 200
         self.permitted_at: dict[str, Instant] = {}  # when each last said 200
-        self._lines = {agent.name: Line(agent.port) for agent in agents}
+        self._questions = questions
         self._stop = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="watch")
 
@@ -57,17 +57,19 @@ class Watch:
 
     def _look_until_stopped(self) -> None:
         while not self._stop.wait(INTERVAL):
-            for name, line in self._lines.items():
-                self._note(name, line.ask("/primary"))
-            permitted = [name for name, answer in self.latest.items() if answer.code == 200]
-            if len(permitted) > 1:
-                self.double.append(f"{' and '.join(permitted)} at {boottime():.3f}")
-            self.looks += 1
-        for line in self._lines.values():
-            line.close()
+            self.look()
 
-    def _note(self, name: str, answer: Answer) -> None:
-        now, before = boottime(), self.latest.get(name)
+    def look(self) -> None:
+        """Ask every agent once."""
+        for name, question in self._questions.items():
+            self._note(name, question(), boottime())
+        permitted = [name for name, answer in self.latest.items() if answer.code == 200]
+        if len(permitted) > 1:
+            self.double.append(f"{' and '.join(permitted)} at {boottime():.3f}")
+        self.looks += 1
+
+    def _note(self, name: str, answer: Answer, now: Instant) -> None:
+        before = self.latest.get(name)
         self.latest[name] = answer
         if answer.code == 200:
             self.permitted_at[name] = now
