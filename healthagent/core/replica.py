@@ -71,6 +71,7 @@ def current_primary(view: View, policy: Policy) -> tuple[Peer, Snapshot] | None:
         for peer in view.peers
         if (snapshot := snapshot_of(peer, view.now, policy)) is not None
         and snapshot.role is Role.PRIMARY
+        and _same_cluster(snapshot, view.local.snapshot)
         and not stale(snapshot.timeline, snapshot.system_identifier, view.memory)
         and not _superseded(peer, view, policy)
     ]
@@ -79,6 +80,12 @@ def current_primary(view: View, policy: Policy) -> tuple[Peer, Snapshot] | None:
         if len(found) == 1:
             return found[0]
     return None
+
+
+def _same_cluster(one: Snapshot, other: Snapshot | None) -> bool:
+    """Whether nothing shows the two to be of different clusters."""
+    identifiers = {one.system_identifier, other.system_identifier if other else None}
+    return len(identifiers - {None}) < 2
 
 
 def _says_serving(peer: Peer, view: View, policy: Policy) -> bool:
