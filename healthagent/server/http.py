@@ -62,9 +62,13 @@ class Surface:
         self._listeners.append(await self._loop.create_unix_server(self._door, path, backlog=BACKLOG))
 
     async def close(self) -> None:
+        """Stop listening and hang up on everybody, after half a second for what is being answered."""
         for listener in self._listeners:
             listener.close()
-        await self._server.shutdown(0.5)
+        await self._server.shutdown(0.5)  # knows those of aiohttp only
+        for connection in self.crowd:
+            if connection.transport is not None:
+                connection.transport.close()
 
     def _door(self) -> Door:
         return Door(self.crowd, self._check, self._server)
