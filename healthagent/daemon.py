@@ -17,7 +17,7 @@ from .agentcheck import AgentCheck
 from .alarms import alarms_of
 from .board import Board, Identity
 from .clock import boottime
-from .config import ConfigError, Settings, reloadable_difference
+from .config import ConfigError, Settings, reloadable_difference, with_live_keys
 from .control import Control
 from .core.model import Failure, Instant, Peer, Role, Snapshot
 from .core.replica import current_primary
@@ -26,7 +26,7 @@ from .keeper import Keeper
 from .metrics import Metrics, Sources
 from .peers.addresses import Addresses
 from .peers.client import Entry, PeerClient
-from .peers.direct import Direct
+from .peers.direct import Directs
 from .peers.discovery import Discoverer
 from .peers.exchange import HEADER, Exchange
 from .peers.listener import PeerListener
@@ -73,8 +73,8 @@ class Agent:
             [Peer(entry.name, witness=entry.witness) for entry in settings.peers],
         )
         self.names = Names(boottime)
-        secret = settings.peer.secret
-        exchange = Exchange(secret.reveal().encode(), self.board.identity.incarnation) if secret else None
+        self._signing: Exchange | None = None
+        exchange = self._exchange(settings)
         self.client = PeerClient(
             self.board,
             [Entry(entry.name, entry.url) for entry in settings.peers],
@@ -86,6 +86,23 @@ class Agent:
             tls=client_tls(settings),
         )
         self.listener = PeerListener(self.board, boottime, exchange)
+        self.addresses = Addresses(self.board, self.names, {}, {})
+        durations = {"interval": settings.postgres.interval, "timeout": settings.postgres.timeout}
+        self.directs = Directs(self.board, boottime, **durations)
+        self._ask_directly(settings)
+        self.poller = (
+            None
+            if settings.witness
+            else Poller(
+                settings.postgres.dsn.asyncpg_arguments(),
+                self,
+                boottime,
+                reconnect_every=settings.postgres.reconnect_every,
+                **durations,
+            )
+        )
+        token = settings.control.token
+        self.control = Control(self.board, boottime, token.reveal() if token else None)
         self.journal = Journal(self.board)
         self.keeper = (
             Keeper(self.board, settings.state_dir, boot, boottime, stored) if settings.state_dir else None
@@ -136,38 +153,17 @@ class Agent:
             "tick": self._tick_for_ever(),
             "reap": surface.crowd.reap(),
             "peers": self.client.run(),
-            "addresses": Addresses(
-                self.board,
-                self.names,
-                {entry.name: entry.url for entry in settings.peers},
-                {entry.name: str(entry.postgres) for entry in settings.peers if entry.postgres},
-            ).run(),
+            "addresses": self.addresses.run(),
+            "direct": self.directs.run(),
         }
-        if not settings.witness:
-            tasks["postgres"] = Poller(
-                settings.postgres.dsn.asyncpg_arguments(),
-                self,
-                boottime,
-                interval=settings.postgres.interval,
-                timeout=settings.postgres.timeout,
-                reconnect_every=settings.postgres.reconnect_every,
-            ).run()
+        if self.poller is not None:
+            tasks["postgres"] = self.poller.run()
         if self.keeper is not None:
             tasks["keeper"] = self.keeper.run()
         if settings.discovery is not None:
             tasks["discovery"] = Discoverer(
                 self.board, self.client, settings.discovery, self.names, boottime
             ).run()
-        for entry in settings.peers:
-            if entry.dsn is not None:
-                tasks[f"direct {entry.name}"] = Direct(
-                    self.board,
-                    entry.name,
-                    entry.dsn.asyncpg_arguments(),
-                    boottime,
-                    interval=settings.postgres.interval,
-                    timeout=settings.postgres.timeout,
-                ).run()
         return tasks
 
     def _mount(self, surface: Surface) -> None:
@@ -185,10 +181,8 @@ class Agent:
             ),
         )
         self._probe_duration = metrics.probe_duration
-        token = self.settings.control.token
-        control = Control(self.board, boottime, token.reveal() if token else None)
-        surface.posts["/maintenance"] = control.maintenance
-        surface.posts["/override"] = control.override
+        surface.posts["/maintenance"] = self.control.maintenance
+        surface.posts["/override"] = self.control.override
 
         async def peer(_request: BaseRequest) -> StreamResponse:
             return Response(body=self.listener.tell(boottime()), content_type="application/json")
@@ -270,19 +264,49 @@ class Agent:
         difference = reloadable_difference(self.settings, settings)
         for key in difference.restart:
             log.warning("reload: %s takes effect only after a restart", key)
-        self.settings = replace(
-            self.settings,
-            **{name: getattr(settings, name) for name in _RELOADED},
-        )
-        self.board.policy = policy_of(self.settings)
-        self.board.identity = replace(self.board.identity, tags=settings.tags)
-        if settings.discovery is None:
-            entries = settings.peers
-            self.board.replace_peers([Peer(entry.name, entry.witness) for entry in entries], boottime())
-            self.client.replace_entries([Entry(entry.name, entry.url) for entry in entries])
-            self.answers.urls = _urls(self.settings)
-        logging.getLogger("healthagent").setLevel(settings.log.level.upper())
+        self._apply(with_live_keys(self.settings, settings))
         log.info("reloaded: %s", ", ".join(difference.taken) or "nothing changed")
+
+    def _apply(self, settings: Settings) -> None:
+        """Put everything in force that can change while running."""
+        self.settings, now = settings, boottime()
+        self.board.policy = policy_of(settings)
+        self.board.identity = replace(self.board.identity, tags=settings.tags, address=address_of(settings))
+        if self.poller is not None:
+            self.poller.change(
+                interval=settings.postgres.interval,
+                timeout=settings.postgres.timeout,
+                reconnect_every=settings.postgres.reconnect_every,
+            )
+        self.client.change(interval=settings.peer.interval, timeout=settings.peer.timeout)
+        self.client.exchange = self.listener.exchange = self._exchange(settings)
+        token = settings.control.token
+        self.control.token = token.reveal() if token else None
+        self.answers.urls = _urls(settings)
+        self._ask_directly(settings)
+        if settings.discovery is None:
+            self.board.replace_peers([Peer(entry.name, entry.witness) for entry in settings.peers], now)
+            self.client.replace_entries([Entry(entry.name, entry.url) for entry in settings.peers])
+        logging.getLogger("healthagent").setLevel(settings.log.level.upper())
+
+    def _exchange(self, settings: Settings) -> Exchange | None:
+        """The one exchange of this start: a new one would count from zero and look like a replay."""
+        secret = settings.peer.secret
+        if secret is None:
+            return None
+        if self._signing is None:
+            self._signing = Exchange(secret.reveal().encode(), self.board.identity.incarnation)
+        self._signing.change_secret(secret.reveal().encode())
+        return self._signing
+
+    def _ask_directly(self, settings: Settings) -> None:
+        self.addresses.urls = {entry.name: entry.url for entry in settings.peers}
+        self.addresses.configured = {
+            entry.name: str(entry.postgres) for entry in settings.peers if entry.postgres
+        }
+        self.directs.replace(
+            {entry.name: entry.dsn.asyncpg_arguments() for entry in settings.peers if entry.dsn}
+        )
 
     # The PostgreSQL poller tells us.
 
@@ -317,22 +341,6 @@ class Agent:
             return snapshot
         self.names.refresh(receiver.host)
         return replace(snapshot, receiver=replace(receiver, addresses=self.names.known(receiver.host)))
-
-
-_RELOADED = (
-    "on_conflict",
-    "system_identifier",
-    "isolation",
-    "isolation_after",
-    "start_alone_after",
-    "takeover_after",
-    "drain",
-    "peers",
-    "replica",
-    "tags",
-    "fence",
-    "log",
-)
 
 
 def _stored(directory: Path, cluster: str) -> Stored | None:

@@ -109,7 +109,7 @@ def _row(member: Row, place: Row) -> Row:
         "Host": f"{place['host']}:{place['port']}" if "host" in place else "",
         "Role": role,
         "State": place.get("state", "" if member["witness"] else "unknown"),
-        "TL": place.get("timeline", ""),
+        "TL": place.get("timeline") or "",
         "Lag": place.get("lag", ""),
         "Writes": _yes(member["writes"]),
         "Reads": _yes(member["reads"]),

@@ -5,7 +5,7 @@ from healthagent.config.dsn import AsyncpgArguments, Dsn, parse_dsn
 from healthagent.config.load import ConfigError, Configuration, load
 from healthagent.config.peers import Discovery, PeerEntry
 from healthagent.config.pgpool_sync import PgpoolSyncSettings
-from healthagent.config.reload import Difference, reloadable_difference
+from healthagent.config.reload import Difference, reloadable_difference, with_live_keys
 from healthagent.config.secret import Secret
 from healthagent.config.settings import (
     AgentCheckSettings,
@@ -48,4 +48,5 @@ __all__ = [
     "reloadable_difference",
     "schema",
     "show",
+    "with_live_keys",
 ]

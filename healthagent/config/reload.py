@@ -1,6 +1,6 @@
 """What a changed configuration means for an agent that runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from healthagent.config.gather import TABLE
@@ -27,6 +27,28 @@ def reloadable_difference(old: Settings, new: Settings) -> Difference:
         tuple(field.path for field in differ if field.key.live),
         tuple(field.path for field in differ if not field.key.live),
     )
+
+
+def with_live_keys(old: Settings, new: Settings) -> Settings:
+    """The settings in force after a reload: what can change is new, the rest is as it was."""
+    top = {
+        field.name: getattr(new, field.name) for field in TABLE.values() if _live(field) and not field.section
+    }
+    if "peers" in top:
+        top["discovery"] = new.discovery
+    sections: dict[str, dict[str, Any]] = {}
+    for field in TABLE.values():
+        if _live(field) and field.section:
+            sections.setdefault(field.section, {})[field.name] = getattr(
+                getattr(new, field.section), field.name
+            )
+    for section, values in sections.items():
+        top[section] = replace(getattr(old, section), **values)
+    return replace(old, **top)
+
+
+def _live(field: Field) -> bool:
+    return field.key.live and field.file_of is None
 
 
 def value_of(settings: Settings, field: Field) -> Any:

@@ -51,11 +51,15 @@ class PeerClient:
         self._names = names
         self._interval = interval
         self._timeout = timeout
-        self._exchange = exchange
+        self.exchange = exchange
         self._tls = tls
         self._wakes: dict[str, asyncio.Event] = {}
         self._tasks: dict[Entry, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
+
+    def change(self, *, interval: float, timeout: float) -> None:
+        """Use other durations from the next call on."""
+        self._interval, self._timeout = interval, timeout
 
     def hurry(self) -> None:
         """Ask, and with a secret tell, every peer now: this node's own state has changed."""
@@ -71,7 +75,7 @@ class PeerClient:
             aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                timeout=aiohttp.ClientTimeout(total=None),  # each call has a budget of its own
                 auto_decompress=False,
                 skip_auto_headers=("User-Agent", "Accept-Encoding"),
                 trust_env=False,
@@ -138,10 +142,10 @@ class PeerClient:
             self.board.hear(entry.name, statement, now)
 
     async def _statement(self, session: aiohttp.ClientSession, entry: Entry, asked_at: Instant) -> Statement:
-        if self._exchange is None:
+        if self.exchange is None:
             status, body, _ = await _fetch(session, "GET", f"{entry.url}/peer")
         else:
-            said, signature = self._exchange.send(self.board.describe(asked_at), entry.name, asked_at)
+            said, signature = self.exchange.send(self.board.describe(asked_at), entry.name, asked_at)
             status, body, signed = await _fetch(
                 session,
                 "POST",
@@ -150,7 +154,7 @@ class PeerClient:
                 {HEADER: signature, "Content-Type": "application/json"},
             )
             if status == HTTPStatus.OK:
-                message, composed_after = self._exchange.receive(body, signed)
+                message, composed_after = self.exchange.receive(body, signed)
                 if composed_after is None or composed_after < asked_at:
                     raise Misunderstood("the answer belongs to another question")
                 return statement_of(message, asked_at, self._clock())

@@ -1,7 +1,7 @@
 """A peer's PostgreSQL asked directly, only while its agent is silent."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..board import Board
 from ..core.members import heard
@@ -10,6 +10,45 @@ from ..postgres import Poller
 from ..postgres.session import ConnectArguments
 
 LOOK_EVERY = 0.25  # seconds
+
+
+class Directs:
+    """All peers with a DSN: `await directs.run()`; the list may change while it runs."""
+
+    def __init__(
+        self, board: Board, clock: Callable[[], Instant], *, interval: float, timeout: float
+    ) -> None:
+        self.board = board
+        self._clock = clock
+        self._interval = interval
+        self._timeout = timeout
+        self._wanted: dict[str, ConnectArguments] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+
+    def replace(self, wanted: Mapping[str, ConnectArguments]) -> None:
+        """Ask these from now on, by entry; those that stay as they are are not disturbed."""
+        for entry in [one for one in self._tasks if self._wanted.get(one) != wanted.get(one)]:
+            self._tasks.pop(entry).cancel()
+        self._wanted = dict(wanted)
+        self._changed.set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._changed.clear()
+                for entry, arguments in self._wanted.items():
+                    if entry not in self._tasks:
+                        direct = Direct(
+                            self.board,
+                            entry,
+                            arguments,
+                            self._clock,
+                            interval=self._interval,
+                            timeout=self._timeout,
+                        )
+                        self._tasks[entry] = tasks.create_task(direct.run(), name=f"direct {entry}")
+                await self._changed.wait()
 
 
 class Direct:

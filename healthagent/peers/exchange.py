@@ -39,6 +39,10 @@ class Exchange:
         self._sent_at: OrderedDict[int, Instant] = OrderedDict()
         self._read: OrderedDict[str, EchoSaid] = OrderedDict()
 
+    def change_secret(self, secret: bytes) -> None:
+        """Sign and read with another secret from now on."""
+        self._secret = secret
+
     def send(
         self, message: Message, to: str, now: Instant, answering: Message | None = None
     ) -> tuple[bytes, str]:

@@ -54,6 +54,10 @@ class Poller:
         self._lost = asyncio.Event()  # the held connection is gone, and no poll has noticed
         self._woken_at: Instant = float("-inf")
 
+    def change(self, *, interval: float, timeout: float, reconnect_every: float) -> None:
+        """Use other durations from the next poll on."""
+        self._interval, self._timeout, self._reconnect_every = interval, timeout, reconnect_every
+
     async def run(self) -> None:
         """Poll until cancelled; that ends all connections at once."""
         try:
