@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 BIN := .venv/bin
-LOCKS := requirements/run.txt requirements/build.txt requirements/dev.txt
+LOCKS := requirements/run.txt requirements/build.txt requirements/demo.txt
 COMPILE = .cache/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
           --no-emit-index-url --no-header --no-annotate $(ARGS)
 IMAGE ?= healthagent
@@ -40,7 +40,8 @@ image: ## build the container image with buildah, podman or docker (IMAGE=name)
 lock: .cache/uv/bin/uv ## pin requirements/*.txt for what pyproject.toml asks (newest versions: ARGS=--upgrade)
 	$(COMPILE) pyproject.toml -o requirements/run.txt
 	$(COMPILE) --group build -c requirements/run.txt -o requirements/build.txt
-	$(COMPILE) pyproject.toml --group dev -c requirements/run.txt -c requirements/build.txt -o requirements/dev.txt
+	$(COMPILE) --group demo -o requirements/demo.txt
+	$(COMPILE) pyproject.toml --group dev $(LOCKS:%=-c %) -o requirements/dev.txt
 
 clean: ## remove everything that make has made
 	rm -rf .venv .cache dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -49,10 +50,10 @@ clean: ## remove everything that make has made
 system-packages:
 	@scripts/system-packages.sh
 
-.venv/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml
+.venv/run.stamp: $(LOCKS) pyproject.toml
 	@scripts/venv.sh run
 
-.venv/dev.stamp: $(LOCKS) pyproject.toml
+.venv/dev.stamp: requirements/dev.txt $(LOCKS) pyproject.toml
 	@scripts/venv.sh dev
 
 .cache/uv/bin/uv:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv, or bring it up to date: `venv.sh run` with what healthagent needs, `venv.sh dev` with its tools too.
+# Make .venv, or bring it up to date: `venv.sh run` for healthagent and its demo, `venv.sh dev` for its tests too.
 # Needs Python 3.11 or later and nothing else; every package is pinned by its hash.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,8 +38,12 @@ make_venv() {
 pip() {
     .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input install "$@"
 }
-echo "Installing the packages of requirements/$kind.txt into .venv"
-pip --require-hashes -r "requirements/$kind.txt" -r requirements/build.txt
+echo "Installing the packages that requirements/ pins into .venv"
+if [ "$kind" = dev ]; then
+    pip --require-hashes -r requirements/dev.txt
+else
+    pip --require-hashes -r requirements/run.txt -r requirements/build.txt -r requirements/demo.txt
+fi
 pip --no-deps --no-build-isolation -e .
 touch .venv/run.stamp
 if [ "$kind" = dev ]; then

