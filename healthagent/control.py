@@ -1,7 +1,8 @@
 """What an operator may change: maintenance, and latches that only a person can judge.
 
-Only over the Unix socket, from loopback, or with the token. A JSON content type is
-required, since a web page can make a browser on this machine post anything but that.
+Only over the Unix socket, from loopback, or with the token. A web page can make a browser on
+this machine post to loopback, and a proxy on this machine brings callers from anywhere: both
+leave a mark in the headers, and are believed with the token only.
 """
 
 import hmac
@@ -21,6 +22,7 @@ from .server.answers import Answer, refusal
 T = TypeVar("T")
 MAX_BODY = 4096  # bytes
 LONGEST = 366 * 86400.0  # seconds of one maintenance
+FROM_ELSEWHERE = ("Origin", "Forwarded", "X-Forwarded-For", "Via")  # whom loopback speaks for
 
 
 class MaintenanceAsked(Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +68,7 @@ class Control:
         async for chunk in request.content.iter_any():
             body += chunk
             if len(body) > MAX_BODY:
-                return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BODY} bytes")
+                return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"body: at most {MAX_BODY} bytes")
         try:
             return msgspec.json.decode(bytes(body), type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -83,13 +85,22 @@ class Control:
         return None
 
     def _trusted(self, request: BaseRequest) -> bool:
-        given = request.headers.get("Authorization", "")
-        if self.token and hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
+        if self._has_token(request):
             return True
         transport = request.transport
-        if transport is None:
+        if transport is None or any(name in request.headers for name in FROM_ELSEWHERE):
             return False
         peer = transport.get_extra_info("peername")
         if not isinstance(peer, tuple):
             return transport.get_extra_info("sockname") is not None  # a Unix socket has no address
-        return ipaddress.ip_address(str(peer[0]).split("%")[0]).is_loopback
+        return _is_loopback(str(peer[0]))
+
+    def _has_token(self, request: BaseRequest) -> bool:
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        return self.token is not None and hmac.compare_digest(given, f"Bearer {self.token}".encode())
+
+
+def _is_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback

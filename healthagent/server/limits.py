@@ -10,6 +10,7 @@ import contextlib
 import logging
 import resource
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
@@ -75,9 +76,10 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> StreamResponse:
         """A client's mistake is answered, not logged; a bug of ours is both."""
-        if status >= 500:
+        # a client that hangs up amid its body: raised where a handler reads it
+        if status >= 500 and not isinstance(exc, ConnectionError):
             return super().handle_error(request, status, exc, message)
-        response = Response(status=status, text="bad request\n")
+        response = Response(status=HTTPStatus.BAD_REQUEST, text="bad request\n")
         response.force_close()
         return response
 

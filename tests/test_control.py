@@ -1,0 +1,188 @@
+"""Who may change state, with which words, over real sockets."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.web_request import BaseRequest
+
+from healthagent.board import Board
+from healthagent.control import MAX_BODY, Control, _is_loopback
+from healthagent.core.model import Maintenance
+from healthagent.server.answers import Answers
+from healthagent.server.http import Surface
+from tests.bed.boards import PRIMARY, START, SYSTEM, board
+
+TOKEN = "sixteen-bytes-or-more"
+JSON = "Content-Type: application/json\r\n"
+
+
+class Desk:
+    """A surface with control, on loopback and on a Unix socket."""
+
+    def __init__(self, made: Board, port: int, path: Path) -> None:
+        self.board = made
+        self.port = port
+        self.path = path
+
+    async def post(
+        self, path: str, body: object, headers: str = JSON, *, unix: bool = False
+    ) -> tuple[int, Any]:
+        payload = body if isinstance(body, bytes) else json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}"
+        head += f"Content-Length: {len(payload)}\r\n\r\n"
+        if unix:
+            reader, writer = await asyncio.open_unix_connection(str(self.path))
+        else:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(head.encode("latin-1") + payload)
+        async with asyncio.timeout(5):
+            got = await reader.read()
+        writer.close()
+        return int(got.split(b" ", 2)[1]), json.loads(got.partition(b"\r\n\r\n")[2])
+
+
+class FromElsewhere(Control):
+    """As if every caller came over the network: a test has no other machine."""
+
+    def _trusted(self, request: BaseRequest) -> bool:
+        return self._has_token(request)
+
+
+@pytest.fixture(params=[Control])
+async def desk(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
+    made = board(PRIMARY)
+    surface = Surface(Answers(made), lambda: START, 100, asyncio.get_running_loop())
+    control = request.param(made, lambda: START, TOKEN)
+    surface.posts |= {"/maintenance": control.maintenance, "/override": control.override}
+    [port] = await surface.listen("127.0.0.1", 0)
+    await surface.listen_unix(tmp_path / "control")
+    yield Desk(made, port, tmp_path / "control")
+    await surface.close()
+
+
+async def test_maintenance_goes_on_and_off(desk: Desk) -> None:
+    assert await desk.post("/maintenance", {"on": True}) == (200, {"on": True, "seconds": None})
+    assert desk.board.memory.maintenance == Maintenance(None)
+    assert await desk.post("/maintenance", {"on": True, "seconds": 60}) == (
+        200,
+        {"on": True, "seconds": 60.0},
+    )
+    assert desk.board.memory.maintenance == Maintenance(START + 60)
+    assert desk.board.primary(START + 59).reason == "maintenance"
+    assert await desk.post("/maintenance", {"on": False}, unix=True) == (200, {"on": False, "seconds": None})
+    assert desk.board.memory.maintenance is None
+
+
+async def test_override_says_what_it_cleared(desk: Desk) -> None:
+    assert await desk.post("/override", {"clear": True}) == (200, {"cleared": []})
+    desk.board.memory = replace(desk.board.memory, high_water={SYSTEM: 4})
+    assert desk.board.primary(START).reason == "stale_timeline"
+    assert await desk.post("/override", {"clear": False}) == (200, {"cleared": []})
+    assert await desk.post("/override", {"clear": True}) == (200, {"cleared": ["stale_timeline"]})
+    assert desk.board.primary(START).reason == "primary"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"{", id="half of it"),
+        pytest.param(b"\xff\xfe", id="no text"),
+        pytest.param({}, id="without on"),
+        pytest.param({"on": "yes"}, id="a word for a flag"),
+        pytest.param({"on": True, "seconds": 0}, id="no time at all"),
+        pytest.param({"on": True, "seconds": -1}, id="negative"),
+        pytest.param({"on": True, "seconds": 1e9}, id="more than a year"),
+        pytest.param({"on": True, "minutes": 1}, id="an unknown key"),
+        pytest.param([True], id="a list"),
+    ],
+)
+async def test_what_cannot_be_understood_changes_nothing(desk: Desk, body: object) -> None:
+    status, said = await desk.post("/maintenance", body)
+    assert status == 400
+    assert said["error"].startswith("body: ")
+    assert desk.board.memory.maintenance is None
+
+
+async def test_a_large_body_is_refused(desk: Desk) -> None:
+    fits = b'{"on": true' + b" " * (MAX_BODY - 12) + b"}"
+    assert len(fits) == MAX_BODY
+    assert (await desk.post("/maintenance", fits))[0] == 200
+    status, said = await desk.post("/maintenance", fits + b" ")
+    assert (status, said) == (413, {"error": "body: at most 4096 bytes"})
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        pytest.param(JSON, 200, id="JSON"),
+        pytest.param("Content-Type: application/json; charset=utf-8\r\n", 200, id="JSON with its charset"),
+        pytest.param("", 415, id="no type"),
+        pytest.param("Content-Type: text/plain\r\n", 415, id="what a form of a web page can send"),
+        pytest.param(
+            JSON + "Origin: http://evil.example\r\n", 403, id="a web page in this machine's browser"
+        ),
+        pytest.param(JSON + "Origin: null\r\n", 403, id="a page without an origin"),
+        pytest.param(JSON + "X-Forwarded-For: 10.0.0.9\r\n", 403, id="through a proxy on this machine"),
+        pytest.param(JSON + "Forwarded: for=10.0.0.9\r\n", 403, id="through another proxy"),
+        pytest.param(JSON + f"Origin: null\r\nAuthorization: Bearer {TOKEN}\r\n", 200, id="with the token"),
+    ],
+)
+async def test_who_may_change_state_from_loopback(desk: Desk, headers: str, status: int) -> None:
+    assert (await desk.post("/maintenance", {"on": True}, headers))[0] == status
+    assert (desk.board.memory.maintenance is not None) == (status == 200)
+
+
+@pytest.mark.parametrize("desk", [FromElsewhere], indirect=True)
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        pytest.param(f"Bearer {TOKEN}", 200, id="the token"),
+        pytest.param(f"bearer {TOKEN}", 403, id="another scheme"),
+        pytest.param("Bearer ", 403, id="an empty token"),
+        pytest.param(f"Bearer {TOKEN}x", 403, id="a longer one"),
+        pytest.param("Bearer \xff\xfe", 403, id="bytes that are no text"),
+        pytest.param("", 403, id="none"),
+    ],
+)
+async def test_who_may_change_state_from_elsewhere(desk: Desk, authorization: str, status: int) -> None:
+    got, said = await desk.post("/maintenance", {"on": True}, f"{JSON}Authorization: {authorization}\r\n")
+    assert got == status
+    if status == 403:
+        assert said["error"].startswith("state is changed from loopback")
+
+
+async def test_a_caller_that_hangs_up_amid_its_body_changes_nothing(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", desk.port)
+    writer.write(
+        b"POST /maintenance HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n" + JSON.encode() + b'\r\n{"on": '
+    )
+    await writer.drain()
+    assert (await desk.post("/override", {"clear": True}))[0] == 200
+    writer.transport.abort()
+    assert (await desk.post("/override", {"clear": True}))[0] == 200
+    assert desk.board.memory.maintenance is None
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+@pytest.mark.parametrize(
+    ("address", "is_loopback"),
+    [
+        pytest.param("127.0.0.1", True),
+        pytest.param("127.8.8.8", True),
+        pytest.param("::1", True),
+        pytest.param("::ffff:127.0.0.1", True, id="mapped by a socket for both families"),
+        pytest.param("::ffff:10.0.0.1", False),
+        pytest.param("fe80::1%eth0", False, id="with its zone"),
+        pytest.param("10.0.0.1", False),
+    ],
+)
+def test_what_loopback_is(address: str, is_loopback: bool) -> None:
+    assert _is_loopback(address) == is_loopback
