@@ -178,17 +178,20 @@ async def serve_and_follow(bridge: Bridge, settings: PgpoolSyncSettings, stop: a
     registry.register(BridgeCollector(lambda: bridge.look, bridge.counts, boottime, max_age))
     server = BridgeServer(lambda: readiness(bridge.look, boottime(), max_age), registry)
     listener = await server.listen(settings.listen) if settings.listen else None
+    bad: BadInput | None = None
     try:
         async with asyncio.TaskGroup() as tasks:
             reaper = tasks.create_task(server.reap())
             await run_until(bridge, stop, settings.interval, boottime)
             reaper.cancel()
     except* BadInput as group:
-        raise group.exceptions[0] from None
+        bad = next(error for error in group.exceptions if isinstance(error, BadInput))
     finally:
         if listener is not None:
             listener.close()
         await server.close()
+    if bad is not None:
+        raise bad  # not above: what is raised there stays a group
 
 
 async def may_promote(settings: PgpoolSyncSettings) -> int:

@@ -15,7 +15,7 @@ from healthagent.pgpool.agents import believed
 from healthagent.pgpool.assignment import BadInput, answered_wrongly, assign, cluster_of
 from healthagent.pgpool.conflicts import command_vetoes, conflicts, search_seconds
 from healthagent.pgpool.metrics import Counts
-from healthagent.pgpool.model import Action, Backend, Observed, Told
+from healthagent.pgpool.model import Action, Backend, Observed, Says, Told
 from healthagent.pgpool.pcp import PcpError
 from healthagent.pgpool.poll import Eyes, Seen, endpoint_of
 from healthagent.pgpool.readiness import Look
@@ -53,6 +53,8 @@ class Bridge:
         self._agents: Mapping[int, str] = {}
         self._layout: Sequence[tuple[str, int]] = ()
         self._settings_known = False
+        self._logged: dict[int, Says] = {}
+        self._dry: Sequence[Action] = ()
 
     async def step(self) -> Round | None:
         """One round; None when pgpool did not answer. Raises BadInput when the configuration does not fit."""
@@ -115,20 +117,19 @@ class Bridge:
     def _lost(self, at: Instant, error: str) -> None:
         self.counts.pcp_errors += 1
         self._settings_known = False
-        observed = self.look.observed if self.look else ()
         if self.look is None or self.look.pcp_error is None:
             log.warning("pgpool does not answer, so nothing is done: %s", error)
-        self.look = Look(at, observed, (), error)
+        self.look = Look(at, pcp_error=error)  # what pgpool thought before is not what it thinks now
 
     def _report(self, look: Look) -> None:
         """Log what changed."""
         before = self.look or Look(look.at)
         if before.pcp_error is not None:
             log.info("pgpool answers")
-        old = {one.index: one.told for one in before.observed}
         for one in look.observed:
-            if one.index not in old or old[one.index].says is not one.told.says:
+            if self._logged.get(one.index) is not one.told.says:
                 log.info("%s (backend %d) says %s: %s", one.name, one.index, one.told.says, one.told.why)
+                self._logged[one.index] = one.told.says
         for alarm in look.alarms:
             if alarm not in before.alarms:
                 log.error("%s", alarm)
@@ -139,11 +140,12 @@ class Bridge:
 
     async def _act(self, actions: Sequence[Action]) -> None:
         """Send all actions of a round on one connection; what breaks is decided anew from the next look."""
-        if not actions:
-            return
         if self._dry_run:
-            for action in actions:
-                log.info("dry run, would %s: %s", action.kind, action.why)
+            if [(a.kind, a.index) for a in actions] != [(a.kind, a.index) for a in self._dry]:
+                for action in actions:
+                    log.info("dry run, would %s: %s", action.kind, action.why)
+            self._dry = actions
+        if self._dry_run or not actions:
             return
         try:
             async with pcp.connect(endpoint_of(self._settings), self._settings.timeout) as connection:

@@ -33,8 +33,9 @@ def pgpool_program() -> str:
 class Pgpool:
     """One pgpool on free ports, its files in `folder`.
 
-    It runs as the servers' user; with `variables`, which are for its failover script, as ourselves,
-    since only we may be able to read this checkout.
+    `settings` are added to the shipped file (`shipped`: its name, if not pgpool.conf). It runs as the
+    servers' user; with `variables`, which are for its failover script, as ourselves, since only we may
+    be able to read this checkout.
     """
 
     def __init__(
@@ -147,11 +148,12 @@ class Pgpool:
         }
         for index, node in enumerate(self.nodes):
             settings |= {f"backend_hostname{index}": node.host, f"backend_port{index}": node.port}
-        shipped = (SHIPPED / "pgpool.conf").read_text()
+        changed = dict(self._settings)
+        shipped = (SHIPPED / str(changed.pop("shipped", "pgpool.conf"))).read_text()
         surplus = "".join(rf"|^backend_\w+{index} = .*$" for index in range(len(self.nodes), 3))
         shipped = re.sub(rf"^$^{surplus}", "", shipped, flags=re.MULTILINE)
         digest = hashlib.md5(PASSWORD.encode(), usedforsecurity=False).hexdigest()
-        self._write("pgpool.conf", shipped + as_conf(settings | self._settings))
+        self._write("pgpool.conf", shipped + as_conf(settings | changed))
         self._write("pcp.conf", f"pcp:{digest}\n")
         self._write("pool_hba.conf", "host all all 127.0.0.1/32 trust\n")
         self._write("pcp-password", PASSWORD)

@@ -423,13 +423,14 @@ def test_bad_input_is_refused_with_every_problem(pair: Bed) -> None:
     pair.stand_ins["pg1"].cluster = "other"
     pair.stand_ins["pg2"].name = "pg7"
     options = [option for option in pair.options() if not option.startswith("--backend")]
-    once = ran("pgpool-sync", "--once", *options, "--backend=pg1=0", "--backend=pg2=5", "--cluster=main")
-    assert once.returncode == 2
-    assert once.stderr.splitlines() == [
-        "pgpool_sync.backends.pg2: pgpool has no backend 5, only 0 to 1",
-        "pgpool_sync.agents.pg1: it belongs to the cluster 'other', not 'main'",
-        "pgpool_sync.agents.pg2: it calls itself 'pg7', not 'pg2'",
-    ]
+    for how in ((), ("--once",)):
+        refused = ran("pgpool-sync", *how, *options, "--backend=pg1=0", "--backend=pg2=5", "--cluster=main")
+        assert refused.returncode == 2
+        assert refused.stderr.splitlines() == [
+            "pgpool_sync.backends.pg2: pgpool has no backend 5, only 0 to 1",
+            "pgpool_sync.agents.pg1: it belongs to the cluster 'other', not 'main'",
+            "pgpool_sync.agents.pg2: it calls itself 'pg7', not 'pg2'",
+        ]
 
 
 def test_once_and_dry_run_say_what_would_be_done(pair: Bed) -> None:
@@ -443,3 +444,19 @@ def test_once_and_dry_run_say_what_would_be_done(pair: Bed) -> None:
     assert pair.writes()
     acted = ran("pgpool-sync", "--once", *pair.options())
     assert (acted.returncode, "told pgpool to detach" in acted.stderr) == (0, True), acted.stderr
+
+
+def test_pgpool_before_ports_that_the_agents_decide_about(pair: Bed) -> None:
+    """The other way: the shipped file before a write port and a read port, here the servers themselves."""
+    pg1, pg2 = pair.nodes
+    pair.start_pgpool(shipped="pgpool-haproxy.conf")
+    for _ in range(3):
+        assert pair.writes()
+    assert pair.rows(pg1) == 3
+    pg2.wait_replayed(pg1)
+    seen = pair.pgpool.sql("SELECT DISTINCT inet_server_port() FROM log").stdout
+    assert seen == f"{pg2.port}\n", "reads go to the read port"
+    pg2.promote()  # nothing that happens behind the ports is pgpool's business
+    time.sleep(2)
+    assert pair.writes()
+    assert pair.rows(pg1) == 4
