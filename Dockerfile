@@ -4,7 +4,6 @@ ARG BASE_IMAGE=docker.io/library/python:3.12-slim
 FROM ${BASE_IMAGE} AS build
 WORKDIR /src
 RUN python3 -m venv --without-pip /opt/healthagent \
- && mkdir -m 1777 -p /var/lib/healthagent \
  && { python3 -m pip --version || python3 -m ensurepip; }
 COPY requirements/run.txt requirements/
 RUN python3 -m pip --python /opt/healthagent/bin/python install \
@@ -25,7 +24,7 @@ LABEL org.opencontainers.image.title="healthagent" \
       org.opencontainers.image.licenses="PostgreSQL"
 COPY --from=build /opt/healthagent /opt/healthagent
 # writable for whatever user the container is run as
-COPY --from=build /var/lib/healthagent /var/lib/healthagent
+RUN mkdir -p -m 1777 /var/lib/healthagent
 ENV PATH=/opt/healthagent/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 # numeric: Kubernetes' runAsNonRoot cannot judge a name
 USER 65532:65532
