@@ -94,7 +94,7 @@ class EchoSaid(Struct, frozen=True):
     counter: Annotated[int, Meta(ge=0, le=MOST)]
 
 
-class Message(Struct, omit_defaults=True, frozen=True):
+class Message(Struct, frozen=True):
     """One agent's description of itself, at the moment of sending."""
 
     cluster: Word

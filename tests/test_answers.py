@@ -289,7 +289,7 @@ def test_unknown_paths_are_not_of_this_table() -> None:
 
 def test_documents_are_always_200() -> None:
     for made in (board(None), board(PRIMARY), failing(Reason.POSTGRES_DOWN), board(None, witness=True)):
-        for path in ("/patroni", "/cluster", "/history", "/status"):
+        for path in ("/patroni", "/cluster", "/history", "/status", "/lease"):
             assert said(made, path) == (200, None)
 
 

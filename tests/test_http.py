@@ -19,7 +19,7 @@ from healthagent.server.answers import CHECKS, Answer, Answers
 from healthagent.server.http import Surface
 from tests.bed.boards import PRIMARY, START, board
 
-DOCUMENTS = ("/patroni", "/cluster", "/history", "/status")
+DOCUMENTS = ("/patroni", "/cluster", "/history", "/status", "/lease")
 PAGES = ("/metrics", "/peer")
 
 
@@ -227,6 +227,16 @@ async def test_pipelined_questions_are_answered_in_order(served: Served) -> None
     assert [(await wire.reply()).status for _ in range(3)] == [200, 503, 404]
     assert (await wire.reply("HEAD")).status == 200
     assert (await wire.reply()).json["verdict"]["reason"] == "running"
+
+
+@pytest.mark.parametrize("path", ["/primary", "/status"])
+async def test_many_pipelined_questions_are_answered_at_the_pace_of_their_reader(
+    served: Served, path: str
+) -> None:
+    wire = await served.connect()
+    number = 600  # more than the buffers of both ends hold the answers of
+    wire.send(f"GET {path} HTTP/1.1\r\nHost: pg1\r\n\r\n".encode() * number)
+    assert [(await wire.reply()).status for _ in range(number)] == [200] * number
 
 
 @pytest.mark.parametrize("cut", range(1, 50, 7))

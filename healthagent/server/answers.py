@@ -134,6 +134,7 @@ class Answers:
             "/cluster": lambda now: cluster_json(self.board, self.urls, now),
             "/history": lambda _now: [_switch(one) for one in self.history],
             "/status": lambda now: status_json(self.board, now, self.alarms()),
+            "/lease": lambda _now: {"mode": "conflict", "held": False},  # no other mode exists yet
         }
 
     def paths(self) -> list[str]:
