@@ -5,11 +5,16 @@ sender's incarnation and echoes the newest counter that the sender had read from
 receiver. The receiver knows when it sent that counter, so it knows an instant of its own
 clock before which the message cannot have been composed: a delayed, reordered or replayed
 message is old, whatever it says, and an old statement never replaces a younger one.
+
+Two agents ask each other at once, over two connections, so a message that is overtaken by
+a younger one is an everyday matter: it is answered, not believed and nobody's fault. Only
+one that was read before is a replay.
 """
 
 import hashlib
 import hmac
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -18,7 +23,9 @@ from ..wire import EchoSaid, Message, Misunderstood, decode, encode
 
 HEADER = "X-Healthagent-Signature"
 REMEMBERED = 4096  # own counters with their instants: many times what any message may still echo
+WINDOW = 4096  # counters back from a sender's newest within which a replay is told from an overtaken message
 SENDERS = 256  # peers whose counters are kept
+NEVER: Instant = float("-inf")
 
 
 class Forged(Misunderstood):
@@ -26,7 +33,25 @@ class Forged(Misunderstood):
 
 
 class Replayed(Misunderstood):
-    """A message that was read before."""
+    """A message that was read before, or too long ago to know."""
+
+
+class Overtaken(Replayed):
+    """A message that comes after a younger one of its sender: to be answered, not to be believed."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__("a younger message of the same sender was read before")
+        self.message = message
+
+
+@dataclass(slots=True)
+class _Sender:
+    """What was read from one agent since its start."""
+
+    incarnation: str
+    newest: int
+    seen: int  # bit n: the message n before the newest was read
+    composed_after: Instant
 
 
 class Exchange:
@@ -37,7 +62,7 @@ class Exchange:
         self._incarnation = incarnation
         self._counter = 0
         self._sent_at: OrderedDict[int, Instant] = OrderedDict()
-        self._read: OrderedDict[str, EchoSaid] = OrderedDict()
+        self._read: OrderedDict[str, _Sender] = OrderedDict()
 
     def change_secret(self, secret: bytes) -> None:
         """Sign and read with another secret from now on."""
@@ -46,37 +71,57 @@ class Exchange:
     def send(
         self, message: Message, to: str, now: Instant, answering: Message | None = None
     ) -> tuple[bytes, str]:
-        """The body and the signature of a message to a peer, perhaps in answer to one of its own."""
+        """The body and the signature of a message to the agent of that name, perhaps in answer to its own."""
         self._counter += 1
         self._sent_at[self._counter] = now
         while len(self._sent_at) > REMEMBERED:
             self._sent_at.popitem(last=False)
-        if answering is not None:
-            echo: EchoSaid | None = EchoSaid(answering.incarnation, answering.counter)
-        else:
-            echo = self._read.get(to)
-        body = encode(replace(message, counter=self._counter, echo=echo))
+        body = encode(replace(message, counter=self._counter, echo=self._echo(to, answering)))
         return body, self._sign(body)
 
     def receive(self, body: bytes, signature: str | None) -> tuple[Message, Instant | None]:
-        """Read a signed message; also the instant after which it was composed, None if it shows none."""
+        """Read a signed message; also the instant after which it was composed, None if it shows none.
+
+        Raises Forged, Replayed, Overtaken, or Misunderstood for what is signed and no message.
+        """
         if signature is None:
             raise Forged("the message is not signed, but a secret is configured here")
         if not hmac.compare_digest(self._sign(body).encode(), signature.encode("utf-8", "replace")):
             raise Forged("the signature is wrong: another secret, or another sender")
         message = decode(body)
+        composed_after = self._composed_after(message.echo)
+        self._note(message, NEVER if composed_after is None else composed_after)
+        return message, composed_after
+
+    def _note(self, message: Message, composed_after: Instant) -> None:
         known = self._read.get(message.name)
-        if (
-            known is not None
-            and known.incarnation == message.incarnation
-            and message.counter <= known.counter
-        ):
-            raise Replayed(f"message {message.counter} of {message.name!r} was read before")
-        self._read[message.name] = EchoSaid(message.incarnation, message.counter)
-        self._read.move_to_end(message.name)
-        while len(self._read) > SENDERS:
-            self._read.popitem(last=False)
-        return message, self._composed_after(message.echo)
+        if known is not None and known.incarnation != message.incarnation:
+            if composed_after == NEVER:
+                return  # a new start, or a recording of an old one: its next message will tell
+            if composed_after < known.composed_after:
+                raise Replayed("a message of an earlier start of its sender")
+            known = None
+        if known is None:
+            self._read[message.name] = _Sender(message.incarnation, message.counter, 1, composed_after)
+            self._read.move_to_end(message.name)
+            while len(self._read) > SENDERS:
+                self._read.popitem(last=False)
+            return
+        behind = known.newest - message.counter
+        if behind >= WINDOW or (behind >= 0 and known.seen >> behind & 1):
+            raise Replayed("a message of this sender that was read before")
+        if behind > 0:
+            known.seen |= 1 << behind
+            raise Overtaken(message)
+        known.seen = (known.seen << -behind) & ((1 << WINDOW) - 1) | 1 if -behind < WINDOW else 1
+        known.newest = message.counter
+        known.composed_after = max(known.composed_after, composed_after)
+
+    def _echo(self, to: str, answering: Message | None) -> EchoSaid | None:
+        known = self._read.get(to)
+        if answering is not None and (known is None or known.incarnation != answering.incarnation):
+            return EchoSaid(answering.incarnation, answering.counter)
+        return None if known is None else EchoSaid(known.incarnation, known.newest)
 
     def _composed_after(self, echo: EchoSaid | None) -> Instant | None:
         if echo is None or echo.incarnation != self._incarnation:
