@@ -376,11 +376,26 @@ async def test_a_client_that_resets_after_the_status_line_is_normal(served: Serv
     assert served.surface.checks["/primary", 200] == 21
 
 
-async def test_a_half_closed_connection_is_answered(served: Served) -> None:
+@pytest.mark.parametrize("path", ["/primary", "/status", "/metrics"])
+async def test_a_half_closed_connection_is_answered_and_ended(served: Served, path: str) -> None:
     wire = await served.connect()
-    wire.send(b"GET /primary HTTP/1.1\r\n\r\n")
+    wire.send(f"GET {path} HTTP/1.1\r\nHost: pg1\r\n\r\n".encode())
     wire.writer.write_eof()
     assert (await wire.reply()).status == 200
+    assert await wire.rest() == b""
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /metrics HT", b"GET /primary HTTP/1.1\r\nExpect: x"])
+async def test_who_hangs_up_before_it_has_asked_is_let_go(served: Served, sent: bytes) -> None:
+    wire = await served.connect()
+    wire.send(sent)
+    wire.writer.write_eof()
+    assert await wire.rest() == b""
+    kept = await served.connect()
+    kept.send(b"GET /metrics HTTP/1.1\r\nHost: pg1\r\n\r\n")
+    assert (await kept.reply()).status == 200
+    kept.writer.write_eof()
+    assert await kept.rest() == b""
 
 
 async def test_checks_are_counted_by_known_path(served: Served) -> None:

@@ -20,7 +20,7 @@ from aiohttp.web_protocol import RequestHandler
 from ..crowd import Connected, Crowd
 from .answers import Answer
 
-MOST_AT_ONCE = 16  # requests in one packet
+MOST_AT_ONCE = 16  # requests in one packet; no checker sends more than one, and aiohttp bounds what is more
 LONGEST = 4096  # bytes: a check with all the headers that checkers send is a tenth of that
 # RFC 9112: request line, field lines of token ":" value, empty line; nothing folded, nothing after it
 _REQUEST = re.compile(
@@ -49,6 +49,7 @@ class Door(asyncio.Protocol):
         self._check = check
         self._handler = handler
         self._read = b""
+        self._unread = False  # the client does not read its answers
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -66,15 +67,14 @@ class Door(asyncio.Protocol):
         for _ in range(MOST_AT_ONCE):
             if b"\r\n\r\n" not in self._read and len(self._read) <= LONGEST and self._read[:1].isupper():
                 return  # half a request: the crowd's patience bounds how long it may take
-            match = _REQUEST.match(self._read, 0, LONGEST)
+            match = None if self._unread else _REQUEST.match(self._read, 0, LONGEST)
             if match is None or not self._answer(transport, *match.groups()):
-                read, self._read = self._read, b""
-                self._hand_over(transport, read)
-                return
+                break
             self._read = self._read[match.end() :]
             if not self._read or transport.is_closing():
                 return
-        transport.abort()  # no checker asks so much at once
+        read, self._read = self._read, b""
+        self._hand_over(transport, read)
 
     def _answer(
         self,
@@ -115,6 +115,9 @@ class Door(asyncio.Protocol):
         handler = self._handler()
         transport.set_protocol(handler)
         handler.connection_made(transport)
+        if self._unread:
+            handler.pause_writing()
+            transport.resume_reading()  # it pauses by itself
         handler.data_received(data)
 
     def _sender(self) -> str:
@@ -124,10 +127,12 @@ class Door(asyncio.Protocol):
     # A client that asks and does not read must not make us hold its answers.
 
     def pause_writing(self) -> None:
+        self._unread = True
         if self.transport is not None:
             self.transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._unread = False
         if self.transport is not None:
             self.transport.resume_reading()
 

@@ -64,6 +64,16 @@ class Connection(RequestHandler):
         super().connection_made(transport)
         self.crowd.admit(self)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp declares None, asyncio asks for a bool
+        """Answer a client that says no more, then hang up; without this its answer is lost."""
+        transport, waiter = self.transport, self._waiter
+        idle = waiter is not None and not waiter.done()
+        # over TLS there is no half-closed connection
+        if idle or transport is None or transport.get_extra_info("sslcontext") is not None:
+            return False
+        self.close()
+        return True
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self.crowd.forget(self)
         super().connection_lost(exc)
