@@ -16,7 +16,7 @@ from healthagent.demo.postgres import Node, until
 
 HOST = "127.0.0.1"
 PATIENCE = 2.0  # seconds for one answer, which takes 1 ms
-STARTED_WITHIN = 20.0  # seconds; importing takes most of it
+STARTED_WITHIN = 60.0  # seconds; it takes one, or ten on a busy machine
 
 
 class AgentFailed(RuntimeError):

@@ -18,7 +18,7 @@ from healthagent.demo.agent import Answer
 
 INTERVAL = 0.01  # seconds from the end of one look at all agents to the next
 POLL = 0.01
-WITHIN = 15.0  # seconds to wait for what must happen; a busy machine is slow
+WITHIN = 30.0  # seconds to wait for what must happen; a busy machine is slow
 
 
 @dataclass(frozen=True)
