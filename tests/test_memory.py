@@ -300,6 +300,23 @@ def test_yielding_is_latched_until_a_completed_decision(
     assert after.yielded_until == (float("-inf") if still else NOW)
 
 
+@pytest.mark.parametrize(
+    ("gone_for", "still"),
+    [
+        pytest.param(6.999, True, id="6.999 s: it may come back"),
+        pytest.param(7.0, False, id="7.0 s: a drain before takeover_after, should it hear us still"),
+    ],
+)
+def test_a_loser_stops_yielding_a_drain_before_it_takes_over(gone_for: float, still: bool) -> None:
+    conflict = replace(LOST, rivals=(Rival(THERE, NOW - gone_for),))
+    before = memory(conflict=conflict, yields_to=THERE, serving=False)
+    after = yields(before, rival("pg2", 2, serving=True, age=gone_for), silent("pg3"))
+    assert (after.yields_to, after.conflict) == (THERE if still else None, conflict)
+    assert after.yielded_until == (float("-inf") if still else NOW)
+    back = yields(after, rival("pg2", 2, serving=True), silent("pg3"))
+    assert back.yields_to == THERE
+
+
 def test_who_has_once_decided_to_win_does_not_yield_again_by_itself() -> None:
     settled = newly(2, mark=1, yielded_until=NOW - 0.2)
     serving = [rival("pg2", 1, serving=True), following("pg3", of="pg1")]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from healthagent.core.evidence import decide_running
+from healthagent.core.members import hear
 from healthagent.core.model import (
     Alarm,
     Candidate,
@@ -54,11 +55,15 @@ def serving_peer(age: float = 0.3, silent_for: float | None = None, **more: obje
     return replace(found, silent_since=since, **more)  # type: ignore[arg-type]  # the fields of Peer
 
 
-def stopped(
-    ago: float, snapshot: object = None, name: str = "pg2", age: float = 0.3, alarm: Alarm | None = None
-) -> Peer:
-    """A peer that has stopped serving `ago` seconds before NOW, and shows nothing else."""
-    return replace(peer(name, statement(name, age=age)), served_until=NOW - ago, alarm=alarm)
+def stopped(ago: float, age: float = 0.3) -> Peer:
+    """A peer that has stopped serving `ago` seconds before NOW by its own word, and shows nothing else."""
+    return peer("pg2", statement("pg2", age=age, stopped_serving_at=NOW - ago))
+
+
+def reborn(ago: float) -> Peer:
+    """A peer whose agent started `ago` seconds before NOW; its predecessor was heard serving long before."""
+    started = {"incarnation": "a later start of pg2", "started_at": NOW - ago}
+    return hear(rival("pg2", 1, serving=True, age=60), statement("pg2", **started))  # type: ignore[arg-type]
 
 
 def conflict(winner: Candidate | None, rivals: tuple[Candidate, ...] = (THERE,)) -> Conflict:
@@ -151,6 +156,11 @@ UNDISTURBED = [
         id="a rival that lost and yields",
     ),
     pytest.param(view(peers=[stopped(3.0)]), DEFAULT, id="a peer stopped serving 3.0 s ago"),
+    pytest.param(
+        view(peers=[replace(reborn(0.5), last_call=following().last_call)]),
+        DEFAULT,
+        id="it serves when the agent of one long silent starts again",
+    ),
     pytest.param(
         view(peers=[serving_peer(age=4.0, silent_for=3.0)]), DEFAULT, id="a serving peer silent for 3.0 s"
     ),
@@ -415,6 +425,13 @@ REFUSED = [
         Reason.RIVAL_DRAINING,
         "pg2 stopped serving 1.0 s ago",
         id="a peer stopped serving 1 s ago by its own word, and is silent since",
+    ),
+    pytest.param(
+        view(peers=[replace(reborn(2.999), last_call=following().last_call)], remembered=newly()),
+        DEFAULT,
+        Reason.RIVAL_DRAINING,
+        "pg2 stopped serving 3.0 s ago",
+        id="newly primary, and a peer that was heard serving has started anew 2.999 s ago",
     ),
     pytest.param(
         view(peers=[rival()], remembered=memory(conflict=conflict(HERE))),

@@ -13,6 +13,7 @@ the other's word: whoever stopped yielding later asks later, and hears no.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from .conflict import resolve
 from .members import stale
@@ -25,15 +26,21 @@ KNOWN_CLUSTERS = 16  # system identifiers whose mark is kept: a bound, not a fea
 
 def remember(view: View, policy: Policy) -> Memory:
     """The memory after the evidence in `view`."""
-    memory = replace(view.memory, high_water=_high_water(view))
-    memory = replace(memory, term=term_of(replace(view, memory=memory), policy))
+    view = _with(view, high_water=_high_water(view))
+    view = _with(view, term=term_of(view, policy))
     snapshot = view.local.snapshot
     if snapshot is not None and snapshot.role is Role.REPLICA:
-        memory = replace(memory, conflict=None, yields_to=None, forgiven=None)
-        return _follow(replace(view, memory=memory), policy)
-    memory = replace(memory, streamed_at=None, followed_at=None, on_timeline_at=None, lagged_at=None)
-    conflict = resolve(replace(view, memory=memory), policy)
-    return _yield(replace(view, memory=replace(memory, conflict=conflict)), policy)
+        return _follow(_with(view, conflict=None, yields_to=None, forgiven=None), policy)
+    view = _with(view, streamed_at=None, followed_at=None, on_timeline_at=None, lagged_at=None)
+    return _yield(_with(view, conflict=resolve(view, policy)), policy)
+
+
+def _with(view: View, **known: Any) -> View:
+    """The view with this in its memory; the same one when nothing of it is new, as after most polls."""
+    memory = view.memory
+    if all(getattr(memory, name) == value for name, value in known.items()):
+        return view
+    return replace(view, memory=replace(memory, **known))
 
 
 def serve(memory: Memory, verdict: Verdict, view: View, policy: Policy) -> Memory:
@@ -89,7 +96,10 @@ def _yield(view: View, policy: Policy) -> Memory:
         return memory
     own = Candidate(view.name, term.timeline)
     if conflict is not None and conflict.winner not in (None, own):
-        return replace(memory, yields_to=conflict.winner)
+        if not _is_gone(conflict, view, policy):
+            return replace(memory, yields_to=conflict.winner)
+        # a drain before this node takes over: should the winner still hear us, it learns of that
+        return memory if memory.yields_to is None else replace(memory, yields_to=None, yielded_until=view.now)
     if memory.yields_to is not None:
         if round_complete(view) and _wins(conflict, own):
             return replace(memory, yields_to=None, yielded_until=view.now)
@@ -97,6 +107,12 @@ def _yield(view: View, policy: Policy) -> Memory:
     if memory.serving or not is_newly(view) or _settled(conflict, own, view):
         return memory
     return replace(memory, yields_to=_first_serving(view))
+
+
+def _is_gone(conflict: Conflict, view: View, policy: Policy) -> bool:
+    """Whether the winner has not been a primary for so long that this node soon takes over."""
+    seen_at = max(rival.primary_at for rival in conflict.rivals if rival.candidate == conflict.winner)
+    return seen_at < view.now and view.now - seen_at >= policy.takeover_after - policy.drain
 
 
 def _wins(conflict: Conflict | None, own: Candidate) -> bool:

@@ -17,7 +17,7 @@ from .members import (
     stale,
 )
 from .model import Alarm, Candidate, Peer, Policy, Reason, Role, Snapshot, Verdict, View
-from .term import is_newly, round_complete
+from .term import is_newly
 
 
 def decide_primary(view: View, policy: Policy) -> Verdict:
@@ -102,7 +102,7 @@ def _refused_by_gate(view: View, policy: Policy) -> Verdict | None:
     # without anybody to ask, as before DNS has named the peers, only the number of members holds it back
     if any(peer.counts for peer in view.peers):
         last = last_round(view)
-        if last is None or not round_complete(view):
+        if last is None or last.begun_at < term.since:
             # after lost evidence too: meanwhile a standby may have been promoted and told that we are down
             return refusal(Reason.START_GATE, "newly primary: not every peer has been asked yet")
         since_round = view.now - last.ended_at
@@ -136,14 +136,14 @@ def _refused_by_conflict(view: View) -> Verdict | None:
     conflict, term = view.memory.conflict, view.memory.term
     if conflict is None or term is None:
         return None
+    winner = lost_to(view)
+    if winner is None and conflict.winner is not None:
+        return None
     others = ", ".join(str(rival.candidate) for rival in conflict.rivals)
     seen = f"timeline {term.timeline} here, also primary: {others}; {spelled_signals(conflict.signals)}"
-    winner = lost_to(view)
     if winner is not None:
         return refusal(Reason.LOST_CONFLICT, f"{winner} is the rightful primary: {seen}")
-    if conflict.winner is None:
-        return refusal(Reason.DIVERGED, f"nobody is the clear winner, a person must stop one: {seen}")
-    return None
+    return refusal(Reason.DIVERGED, f"nobody is the clear winner, a person must stop one: {seen}")
 
 
 def _refused_by_drain(view: View, policy: Policy) -> Verdict | None:
@@ -166,6 +166,9 @@ def _still_serving(peer: Peer, view: View, policy: Policy) -> Verdict | None:
         return refusal(Reason.RIVAL_DRAINING, f"{peer.label} still answers 200 on /primary")
     if peer.served_until is None or (peer.statement and peer.statement.serving):
         return None
+    if view.memory.serving and not _by_its_own_word(peer):
+        # an agent reborn from long silence, which this node has waited for before it began to serve
+        return None
     stopped_for = view.now - peer.served_until
     if stopped_for < policy.drain:
         return refusal(
@@ -174,6 +177,13 @@ def _still_serving(peer: Peer, view: View, policy: Policy) -> Verdict | None:
             f"its clients have {policy.drain:g} s to leave",
         )
     return None
+
+
+def _by_its_own_word(peer: Peer) -> bool:
+    """Whether the agent itself served and says when it stopped; of a predecessor it cannot be sure."""
+    statement = peer.statement
+    stopped = statement.stopped_serving_at if statement else None
+    return statement is not None and stopped is not None and stopped >= statement.started_at
 
 
 def _unyielding(peer: Peer, view: View, policy: Policy) -> Verdict | None:
