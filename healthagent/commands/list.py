@@ -103,7 +103,9 @@ def _reason(peer: Row) -> object:
 
 
 def _row(member: Row, place: Row) -> Row:
-    role = "witness" if member["witness"] else place.get("role") or member["role"] or "unknown"
+    # /cluster calls a node that says nothing a replica, as Patroni does: a dead primary was none
+    known = (place.get("role") or member["role"]) if member["role"] else "unknown"
+    role = "witness" if member["witness"] else known
     return {
         "Member": member["name"],
         "Host": f"{place['host']}:{place['port']}" if "host" in place else "",
