@@ -1,6 +1,7 @@
 """What is wrong without changing a verdict: for the log, /status and a metric."""
 
 from .board import Board
+from .core.model import Alarm, Peer
 
 
 def alarms_of(board: Board, state_error: str | None) -> list[str]:
@@ -18,9 +19,18 @@ def alarms_of(board: Board, state_error: str | None) -> list[str]:
         )
     members_hash = board.members_hash()
     for peer in board.peers.values():
-        if peer.alarm is not None:
+        if peer.alarm is not None and not _expected(peer, board):
             found.append(f"peer {peer.name}: {peer.alarm}: {peer.alarm_detail}")
         statement = peer.statement
         if statement and statement.members_hash and statement.members_hash != members_hash:
             found.append(f"peer {peer.name}: has another list of members; compare the `peers` of both")
+        if statement and peer.alarm is None and statement.name == board.identity.name:
+            found.append(f"peer {peer.name}: another agent has this node's name; give each a name of its own")
     return found
+
+
+def _expected(peer: Peer, board: Board) -> bool:
+    """Whether an entry is ignored as it should be: one list for all nodes, or all addresses of a name."""
+    if peer.discovered:
+        return peer.alarm in (Alarm.SELF, Alarm.DUPLICATE)
+    return peer.alarm is Alarm.SELF and peer.name == board.identity.name

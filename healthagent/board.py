@@ -98,11 +98,14 @@ class Board:
         peer = self.peers.get(entry)
         if peer is None:
             return
-        alarm = self._unfit(peer, statement)
-        self._know_peer(refuse(peer, *alarm) if alarm else hear(peer, statement), now)
+        alarm = self._unfit(peer, statement, now)
+        if alarm is None:
+            self._know_peer(hear(peer, statement), now)
+        else:  # whoever it is, the peer that was meant has not answered
+            self._know_peer(refuse(miss(peer, statement.asked_at), *alarm), now)
 
     def misunderstand(self, entry: str, why: str, now: Instant) -> None:
-        """Note an answer that cannot be read: it is no evidence, and no silence to explain away."""
+        """Note an answer that cannot be read: it is no evidence; its silence is noted by `miss`."""
         peer = self.peers.get(entry)
         if peer is not None:
             self._know_peer(refuse(peer, Alarm.MISUNDERSTOOD, why), now)
@@ -151,7 +154,7 @@ class Board:
         self.memory = remember(self._view(now), self.policy)
         self._looked_at = now
 
-    def _unfit(self, peer: Peer, statement: Statement) -> tuple[Alarm, str] | None:
+    def _unfit(self, peer: Peer, statement: Statement, now: Instant) -> tuple[Alarm, str] | None:
         """Why this statement is not what the entry promised."""
         if statement.source is not Source.AGENT:
             return None  # Patroni has names and scopes of its own; the system identifier tells clusters apart
@@ -162,13 +165,9 @@ class Board:
         if self.policy.expected_members is None and statement.name != peer.name:
             return Alarm.WRONG_NAME, f"it calls itself {statement.name!r}"
         for other in self.peers.values():
-            known = other.statement
-            if (
-                other.name != peer.name
-                and known is not None
-                and other.alarm is None
-                and known.incarnation == statement.incarnation
-            ):
+            # only while it answers there: an agent that has lost one of its addresses is known by the other
+            known = heard(other, now, self.policy) if other.name != peer.name else None
+            if known is not None and known.incarnation == statement.incarnation:
                 return Alarm.DUPLICATE, f"the same agent answers under the entry {other.name!r}"
         return None
 
@@ -263,7 +262,13 @@ class Board:
     # What the others are told.
 
     def members_hash(self) -> str:
-        """A word for the configured member names: agents with different lists have different words."""
+        """A word for the configured member names: agents with different lists have different words.
+
+        Where DNS names the members each agent knows the others by address: only their number is configured.
+        """
+        expected = self.policy.expected_members
+        if expected is not None:
+            return hashlib.sha256(f"{expected} by DNS".encode()).hexdigest()[:16]
         names = sorted({self.identity.name, *(peer.name for peer in self.peers.values() if peer.counts)})
         return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 

@@ -42,6 +42,7 @@ from .tls import client_tls, server_tls
 log = logging.getLogger(__name__)
 
 TICK = 0.1  # seconds between two looks at the verdicts, for the log and for telling the peers
+CERTIFIED = b"certificates"  # signs where they authenticate, and no secret does: the format stays the same
 FAREWELL = 2.0  # seconds of answering `stopping`, so that every checker asks once more before we go
 
 
@@ -85,8 +86,12 @@ class Agent:
             exchange=exchange,
             tls=client_tls(settings),
         )
-        self.listener = PeerListener(self.board, boottime, exchange)
-        self.addresses = Addresses(self.board, self.names, {}, {})
+        self.listener = PeerListener(
+            self.board, boottime, exchange, certified_only=settings.tls.client_ca is not None
+        )
+        self.addresses = Addresses(
+            self.board, self.names, lambda: {entry.name: entry.url for entry in self.client.entries}, {}
+        )
         durations = {"interval": settings.postgres.interval, "timeout": settings.postgres.timeout}
         self.directs = Directs(self.board, boottime, **durations)
         self._ask_directly(settings)
@@ -184,8 +189,9 @@ class Agent:
         surface.posts["/maintenance"] = self.control.maintenance
         surface.posts["/override"] = self.control.override
 
-        async def peer(_request: BaseRequest) -> StreamResponse:
-            return Response(body=self.listener.tell(boottime()), content_type="application/json")
+        async def peer(request: BaseRequest) -> StreamResponse:
+            answer = await self.listener.tell(request)
+            return Response(status=answer.status, body=answer.body, content_type=answer.content_type)
 
         async def exchange(request: BaseRequest) -> StreamResponse:
             answer, signature = await self.listener.exchange_with(request)
@@ -225,7 +231,7 @@ class Agent:
         """Look at the verdicts; what changed is logged, and the peers are asked and told at once."""
         serving, role = self.board.memory.serving, self.board.role(now)
         changed = self.journal.note(now)
-        self.journal.note_alarms(self.alarms())
+        self.journal.note_alarms(self.alarms(), now)
         if changed or role is not self._role or serving != self.board.memory.serving:
             self._role = role
             self.client.hurry()
@@ -292,15 +298,15 @@ class Agent:
     def _exchange(self, settings: Settings) -> Exchange | None:
         """The one exchange of this start: a new one would count from zero and look like a replay."""
         secret = settings.peer.secret
-        if secret is None:
+        if secret is None and settings.tls.client_ca is None:
             return None
+        key = CERTIFIED if secret is None else secret.reveal().encode()
         if self._signing is None:
-            self._signing = Exchange(secret.reveal().encode(), self.board.identity.incarnation)
-        self._signing.change_secret(secret.reveal().encode())
+            self._signing = Exchange(key, self.board.identity.incarnation)
+        self._signing.change_secret(key)
         return self._signing
 
     def _ask_directly(self, settings: Settings) -> None:
-        self.addresses.urls = {entry.name: entry.url for entry in settings.peers}
         self.addresses.configured = {
             entry.name: str(entry.postgres) for entry in settings.peers if entry.postgres
         }

@@ -6,6 +6,8 @@ from collections import Counter
 from .board import Board
 from .core.model import Instant, Verdict
 
+AWAY = 10.0  # seconds until an alarm is over
+
 log = logging.getLogger(__name__)
 
 
@@ -16,7 +18,7 @@ class Journal:
         self.changes: Counter[tuple[str, str]] = Counter()  # (kind, reason)
         self._board = board
         self._last: dict[str, Verdict] = {}
-        self._alarms: set[str] = set()
+        self._alarms: dict[str, Instant] = {}  # logged, with the last moment at which each was there
 
     def note(self, now: Instant) -> bool:
         """Compare the verdicts of this moment with the last ones; True when one changed."""
@@ -39,11 +41,12 @@ class Journal:
             )
         return changed
 
-    def note_alarms(self, alarms: list[str]) -> None:
-        """Log an alarm when it begins and when it ends."""
-        present = set(alarms)
-        for alarm in sorted(present - self._alarms):
-            log.warning("%s", alarm)
-        for alarm in sorted(self._alarms - present):
+    def note_alarms(self, alarms: list[str], now: Instant) -> None:
+        """Log an alarm when it begins, and when it has been away for a while: it may come with every poll."""
+        for alarm in alarms:
+            if alarm not in self._alarms:
+                log.warning("%s", alarm)
+            self._alarms[alarm] = now
+        for alarm in [one for one, seen_at in self._alarms.items() if now - seen_at >= AWAY]:
+            del self._alarms[alarm]
             log.info("no longer: %s", alarm)
-        self._alarms = present

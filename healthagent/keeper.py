@@ -73,8 +73,8 @@ class Keeper:
         memory = self._memory(now)
         wanted = stored_of(memory, self.board.identity.cluster, self._boot, now, tuple(self.history))
         try:
-            await call(lambda: save(self._directory, wanted))
-        except StateError as error:
+            await call(lambda: save(self._directory, wanted), "disk")
+        except (StateError, OSError) as error:
             self.error = str(error)
             return
         self.error = None

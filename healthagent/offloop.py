@@ -9,17 +9,21 @@ import contextlib
 import threading
 from collections.abc import Callable
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
-MOST = 16  # threads at once; a call beyond waits for one to end, inside its caller's budget
+MOST = 16  # threads of one lane at once; a call beyond waits for one to end, inside its caller's budget
 
-_free: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
+_free: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
 
 
-async def call(function: Callable[[], T]) -> T:
-    """Run a blocking function in a thread of its own and return or raise what it does."""
+async def call(function: Callable[[], T], lane: str) -> T:
+    """Run a blocking function in a thread of its own and return or raise what it does.
+
+    Calls of different lanes never wait for each other: a resolver that hangs must not hold up the disk.
+    """
     loop = asyncio.get_running_loop()
-    free = _free.setdefault(loop, asyncio.Semaphore(MOST))
+    free = _free.setdefault(loop, {}).setdefault(lane, asyncio.Semaphore(MOST))
     done: asyncio.Future[T] = loop.create_future()
 
     def finish(result: T | None, error: BaseException | None) -> None:
@@ -40,5 +44,9 @@ async def call(function: Callable[[], T]) -> T:
             loop.call_soon_threadsafe(finish, result, failed)
 
     await free.acquire()
-    threading.Thread(target=work, daemon=True, name=f"offloop {function!r:.40}").start()
+    try:
+        threading.Thread(target=work, daemon=True, name=f"{lane} {function!r:.40}").start()
+    except RuntimeError as error:  # the kernel gives no more threads
+        free.release()
+        raise OSError(f"no thread for {lane}: {error}") from error
     return await done

@@ -176,6 +176,22 @@ def test_one_agent_under_two_entries_counts_once() -> None:
     assert made.members(NOW) == (3, 2)
 
 
+def test_an_agent_that_lost_one_of_its_addresses_is_heard_by_the_other() -> None:
+    made = board("10.0.0.2:8008", "10.0.0.3:8008", chosen=policy(expected_members=3))
+    made.hear("10.0.0.2:8008", statement("pg2", age=2.0), NOW)
+    made.hear("10.0.0.3:8008", statement("pg2", age=0.0), NOW)
+    assert made.peers["10.0.0.3:8008"].alarm is Alarm.DUPLICATE
+    made.hear("10.0.0.3:8008", statement("pg2", age=-0.001), NOW + 0.001)
+    assert made.peers["10.0.0.3:8008"].alarm is None
+
+
+def test_a_stranger_in_the_place_of_a_serving_peer_does_not_shorten_its_drain() -> None:
+    made = board("pg2")
+    made.hear("pg2", statement("pg2", snap(), serving=True, age=1.0), NOW)
+    made.hear("pg2", statement("pg9", age=0.5), NOW)
+    assert made.peers["pg2"].silent_since == NOW - 0.5
+
+
 def test_an_unknown_entry_is_nobody() -> None:
     made = board()
     before = dict(made.peers)
@@ -419,6 +435,13 @@ def test_nothing_is_told_of_a_postgres_that_cannot_be_asked() -> None:
     found = told(made)
     assert (found.snapshot, found.reason) == (None, "postgres_down")
     assert 1000 < len(found.detail) <= 2000
+
+
+def test_members_found_by_dns_are_known_by_address_and_differ_only_in_number() -> None:
+    two = policy(expected_members=2)
+    here, there = board("10.0.0.2:8008", chosen=two), board("10.0.0.1:8008", chosen=two)
+    assert here.members_hash() == there.members_hash()
+    assert here.members_hash() != board("10.0.0.2:8008", chosen=policy(expected_members=3)).members_hash()
 
 
 def test_members_hash_tells_lists_apart() -> None:

@@ -287,6 +287,28 @@ def test_an_ignored_entry_keeps_what_was_heard_before() -> None:
     assert (again.alarm, again.alarm_detail) == (None, "")
 
 
+def test_whoever_answers_in_its_place_the_peer_stays_silent() -> None:
+    """The drain of a serving peer counts from its first unanswered question, not from its last answer."""
+    known = miss(rival(serving=True, age=1.0), NOW - 0.5)
+    assert refuse(known, Alarm.MISUNDERSTOOD, "no JSON").silent_since == NOW - 0.5
+
+
+@pytest.mark.parametrize(
+    ("alarm", "believed"),
+    [
+        pytest.param(None, True, id="its agent is silent"),
+        pytest.param(Alarm.MISUNDERSTOOD, True, id="its agent cannot be understood"),
+        pytest.param(Alarm.SELF, False, id="the entry is this node: no rival of itself"),
+        pytest.param(Alarm.DUPLICATE, False, id="another entry of the same agent"),
+        pytest.param(Alarm.FOREIGN_CLUSTER, False, id="another cluster's node"),
+        pytest.param(Alarm.WRONG_NAME, False, id="another node"),
+    ],
+)
+def test_whose_postgres_is_believed(alarm: Alarm | None, believed: bool) -> None:
+    known = replace(silent(), asked_directly=DIRECT, alarm=alarm)
+    assert (snapshot_of(known, NOW, policy()) is DIRECT) == believed
+
+
 def test_what_its_postgres_said_is_dropped_when_the_agent_speaks_again() -> None:
     assert hear(replace(silent(), asked_directly=DIRECT), statement()).asked_directly is None
 

@@ -26,7 +26,8 @@ def snapshot_of(peer: Peer, now: Instant, policy: Policy) -> Snapshot | None:
         if snapshot and statement.received_at - snapshot.asked_at <= policy.snapshot_max_age:
             return snapshot
         return None
-    direct = peer.asked_directly
+    # where this agent itself answers, or one of another cluster, the DSN leads to that one's PostgreSQL
+    direct = peer.asked_directly if peer.alarm in (None, Alarm.MISUNDERSTOOD) else None
     return direct if direct and direct.age(now) <= policy.snapshot_max_age else None
 
 
@@ -43,11 +44,14 @@ def last_round(view: View) -> Call | None:
     Each peer is asked at its own pace, so that a silent one slows no other; a round is what
     the slowest has completed.
     """
-    calls = [peer.last_call for peer in view.peers if peer.counts]
-    known = [call for call in calls if call is not None]
-    if not known or len(known) < len(calls):
-        return None
-    return Call(min(call.begun_at for call in known), min(call.ended_at for call in known))
+    begun_at = ended_at = float("inf")
+    for peer in view.peers:
+        if peer.counts:
+            if peer.last_call is None:
+                return None
+            begun_at = min(begun_at, peer.last_call.begun_at)
+            ended_at = min(ended_at, peer.last_call.ended_at)
+    return Call(begun_at, ended_at) if ended_at < float("inf") else None
 
 
 def majority(members: int) -> int:
@@ -126,8 +130,8 @@ def miss(peer: Peer, asked_at: Instant) -> Peer:
 
 
 def refuse(peer: Peer, alarm: Alarm, detail: str) -> Peer:
-    """Ignore what an entry says, and remember why; it stays in the number of members."""
-    return replace(peer, alarm=alarm, alarm_detail=detail, silent_since=None)
+    """Ignore what an entry says, and remember why; the peer that was meant stays silent meanwhile."""
+    return replace(peer, alarm=alarm, alarm_detail=detail)
 
 
 def is_agent(statement: Statement) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -12,12 +12,17 @@ import aiohttp
 from ..board import Board
 from ..core.model import Instant, Source, Statement
 from ..wire import MAX_BYTES, Misunderstood, decode, statement_of
-from .exchange import HEADER, Exchange
+from .exchange import HEADER, Exchange, Overtaken
 from .patroni import statement_from
 from .resolve import Names
+from .troubles import Troubles, cause_of
 
 MANY = 8  # peers: below this, asking all at once is no burst
 SOONEST_AGAIN = 0.05  # seconds between two calls to one peer when changes follow each other
+HINTS: Mapping[int, str] = {  # what an operator should look at
+    HTTPStatus.UNAUTHORIZED: " (is peer.secret the same on both?)",
+    HTTPStatus.FORBIDDEN: " (are peer.secret and tls.client_ca set there as they are here?)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class PeerClient:
         self._wakes: dict[str, asyncio.Event] = {}
         self._tasks: dict[Entry, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
+        self._troubles = Troubles()
 
     def change(self, *, interval: float, timeout: float) -> None:
         """Use other durations from the next call on."""
@@ -95,6 +101,7 @@ class PeerClient:
     def _start_and_stop(self, session: aiohttp.ClientSession, loops: asyncio.TaskGroup) -> None:
         for entry in [entry for entry in self._tasks if entry not in self.entries]:
             self._tasks.pop(entry).cancel()
+            self._forget(entry.name)
         new = [entry for entry in self.entries if entry not in self._tasks]
         for place, entry in enumerate(new):
             self._wakes[entry.name] = asyncio.Event()
@@ -103,9 +110,18 @@ class PeerClient:
             task = loops.create_task(self._ask_for_ever(session, entry, delay), name=f"peer {entry.name}")
             self._tasks[entry] = task
 
+    def _forget(self, name: str) -> None:
+        """Keep nothing of an entry that is gone: with DNS each restart of a peer may bring another."""
+        self._wakes.pop(name, None)
+        self.round_trips.pop(name, None)
+        self._troubles.forget(name)
+        for peer, kind in list(self.failures):
+            if peer == name:
+                del self.failures[peer, kind]
+
     async def _ask_for_ever(self, session: aiohttp.ClientSession, entry: Entry, delay: float) -> None:
-        await asyncio.sleep(delay)
         wake = self._wakes[entry.name]
+        await asyncio.sleep(delay)
         while True:
             wake.clear()
             begun_at = self._clock()
@@ -127,52 +143,82 @@ class PeerClient:
             async with asyncio.timeout(self._timeout):
                 statement = await self._statement(session, entry, asked_at)
         except Misunderstood as error:
-            self.failures[entry.name, "misunderstood"] += 1
-            self.board.misunderstand(entry.name, str(error), self._clock())
-        except TimeoutError:
-            self.failures[entry.name, "timeout"] += 1
-            self.board.miss(entry.name, asked_at, self._clock())
-        except (aiohttp.ClientError, OSError, ValueError):
-            # ValueError: aiohttp raises it for answers that its parser cannot turn into HTTP
-            self.failures[entry.name, "unreachable"] += 1
-            self.board.miss(entry.name, asked_at, self._clock())
+            self._misunderstand(entry, asked_at, str(error))
+        except (aiohttp.ClientResponseError, aiohttp.InvalidURL):  # of ours every URL is valid: a redirect's
+            self._misunderstand(entry, asked_at, "what answers there does not speak HTTP")
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a name that IDNA refuses
+            timed_out = isinstance(error, TimeoutError)
+            self.failures[entry.name, "timeout" if timed_out else "unreachable"] += 1
+            now = self._clock()
+            self._troubles.failed(entry.name, entry.url, cause_of(error, self._timeout), now)
+            self.board.miss(entry.name, asked_at, now)
         else:
             now = self._clock()
             self.round_trips[entry.name] = now - asked_at
-            self.board.hear(entry.name, statement, now)
+            self._troubles.answered(entry.name, now)
+            if statement is not None:
+                self.board.hear(entry.name, statement, now)
 
-    async def _statement(self, session: aiohttp.ClientSession, entry: Entry, asked_at: Instant) -> Statement:
+    def _misunderstand(self, entry: Entry, asked_at: Instant, why: str) -> None:
+        now = self._clock()
+        self.failures[entry.name, "misunderstood"] += 1
+        self._troubles.answered(entry.name, now)
+        self.board.miss(entry.name, asked_at, now)  # whatever answers, this peer did not
+        self.board.misunderstand(entry.name, why, now)
+
+    async def _statement(
+        self, session: aiohttp.ClientSession, entry: Entry, asked_at: Instant
+    ) -> Statement | None:
+        """What the peer says; None when something younger of it has been heard meanwhile."""
+        url = f"{entry.url}/peer"
         if self.exchange is None:
-            status, body, _ = await _fetch(session, "GET", f"{entry.url}/peer")
-        else:
-            said, signature = self.exchange.send(self.board.describe(asked_at), entry.name, asked_at)
-            status, body, signed = await _fetch(
-                session,
-                "POST",
-                f"{entry.url}/peer",
-                said,
-                {HEADER: signature, "Content-Type": "application/json"},
-            )
+            status, body, _ = await _fetch(session, "GET", url)
             if status == HTTPStatus.OK:
-                message, composed_after = self.exchange.receive(body, signed)
-                if composed_after is None or composed_after < asked_at:
-                    raise Misunderstood("the answer belongs to another question")
-                return statement_of(message, asked_at, self._clock())
-            self._refuse_unsigned(entry, status)
-        if status == HTTPStatus.OK:
-            return statement_of(decode(body), asked_at, self._clock())
+                return statement_of(decode(body), asked_at, self._clock())
+            why = f"/peer answered {status}"
+        else:
+            said, signature = self.exchange.send(self.board.describe(asked_at), self._label(entry), asked_at)
+            headers = {HEADER: signature, "Content-Type": "application/json"}
+            try:
+                status, body, signed = await _fetch(session, "POST", url, said, headers)
+            except aiohttp.ClientConnectionError:
+                if self._signs(entry):
+                    raise
+                status, body, signed = 0, b"", None  # Patroni may hang up on a body that it does not read
+            if status == HTTPStatus.OK:
+                return self._dated(self.exchange, body, signed, asked_at)
+            why = f"/peer answered {status or 'nothing'} to a signed question"
+            if self._signs(entry):
+                # who has signed before does not turn into a Patroni node, whatever answers in its place
+                raise Misunderstood(why + HINTS.get(status, ""))
         # no agent of ours answers /peer with anything else: perhaps a plain Patroni node
         _, node, _ = await _fetch(session, "GET", f"{entry.url}/patroni")
         try:
             return statement_from(node, entry.name, asked_at, self._clock())
         except Misunderstood as error:
-            raise Misunderstood(f"/peer answered {status}, /patroni: {error}") from None
+            raise Misunderstood(f"{why}{HINTS.get(status, '')}; /patroni: {error}") from None
 
-    def _refuse_unsigned(self, entry: Entry, status: int) -> None:
-        """Who has signed before does not turn into a Patroni node, whatever answers in its place."""
+    def _dated(
+        self, exchange: Exchange, body: bytes, signed: str | None, asked_at: Instant
+    ) -> Statement | None:
+        try:
+            message, composed_after = exchange.receive(body, signed)
+        except Overtaken:
+            return None
+        if composed_after is None or composed_after < asked_at:
+            raise Misunderstood("the answer belongs to another question")
+        return statement_of(message, asked_at, self._clock())
+
+    def _label(self, entry: Entry) -> str:
+        """What the agent behind an entry calls itself, as far as that is known."""
         peer = self.board.peers.get(entry.name)
-        if peer is not None and peer.statement is not None and peer.statement.source is Source.AGENT:
-            raise Misunderstood(f"/peer answered {status} to a signed question")
+        return entry.name if peer is None else peer.label
+
+    def _signs(self, entry: Entry) -> bool:
+        """Whether it has answered as an agent before."""
+        peer = self.board.peers.get(entry.name)
+        statement = peer.statement if peer is not None else None
+        return statement is not None and statement.source is Source.AGENT
 
 
 async def _fetch(

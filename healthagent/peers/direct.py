@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from ..board import Board
 from ..core.members import heard
-from ..core.model import Failure, Instant, Snapshot
+from ..core.model import Alarm, Failure, Instant, Snapshot
 from ..postgres import Poller
 from ..postgres.session import ConnectArguments
 
@@ -77,19 +77,24 @@ class Direct:
             poller = Poller(
                 self._arguments, self, self._clock, interval=self._interval, timeout=self._timeout
             )
-            task = asyncio.create_task(poller.run(), name=f"postgres of {self.entry}")
-            try:
+            # in a group: a poller that raises is a bug, and must not end unnoticed
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(poller.run(), name=f"postgres of {self.entry}")
                 await self._until(silent=False)
-            finally:
                 task.cancel()
-                await asyncio.wait([task])
 
     async def _until(self, *, silent: bool) -> None:
         while True:
-            peer, now = self.board.peers.get(self.entry), self._clock()
-            if peer is not None and (heard(peer, now, self.board.policy) is None) is silent:
+            if self._silent() is silent:
                 return
             await asyncio.sleep(LOOK_EVERY)
+
+    def _silent(self) -> bool:
+        """Whether nothing can be heard of this peer; an entry that leads to another agent is not silent."""
+        peer = self.board.peers.get(self.entry)
+        if peer is None or peer.alarm not in (None, Alarm.MISUNDERSTOOD):
+            return False
+        return heard(peer, self._clock(), self.board.policy) is None
 
     # The poller tells us.
 

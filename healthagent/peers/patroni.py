@@ -45,7 +45,7 @@ def statement_from(body: bytes, name: str, asked_at: Instant, received_at: Insta
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Misunderstood(f"neither an agent nor a Patroni node: {error}") from None
     if status.healthagent is not None:
-        raise Misunderstood("an agent that does not take our questions: do all agents share one secret?")
+        raise Misunderstood("an agent that does not take our questions")
     running = status.state == "running"
     primary = status.role in _PRIMARY
     xlog = status.xlog or _Xlog()

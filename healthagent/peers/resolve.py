@@ -1,6 +1,7 @@
 """DNS off the event loop. The last good addresses are kept while the resolver is slow or away."""
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from ..core.model import Instant
 from ..offloop import call
 
 KEPT_FOR = 10.0  # seconds until a name is looked up again, in the background
-MOST_NAMES = 512
+MOST_NAMES = 512  # known, and again as many being looked up
 
 
 class Names(AbstractResolver):
@@ -41,36 +42,40 @@ class Names(AbstractResolver):
 
     async def addresses(self, host: str) -> tuple[str, ...]:
         """Every address of a name, or raises OSError when none was ever found."""
-        known = self._known.get(host)
-        if known is not None and self._clock() - known[1] <= KEPT_FOR:
-            return known[0]
-        pending = self._pending.get(host) or self._start(host)
-        if known is not None:
-            return known[0]
+        self.refresh(host)
+        known = self.known(host)
+        if known:
+            return known
+        pending = self._pending.get(host)
+        if pending is None:
+            raise OSError(f"{host!r} is not looked up: {MOST_NAMES} names are already")
         # shielded: one caller's deadline must not take the look-up away from the others
         return await asyncio.shield(pending)
 
     def refresh(self, host: str) -> None:
         """Look a name up in the background if that is due; nobody waits."""
+        if _is_address(host) or host in self._pending or len(self._pending) >= MOST_NAMES:
+            return
         known = self._known.get(host)
-        if host not in self._pending and (known is None or self._clock() - known[1] > KEPT_FOR):
-            self._start(host)
+        if known is None or self._clock() - known[1] > KEPT_FOR:
+            pending = asyncio.create_task(self._look_up(host), name=f"resolve {host}")
+            self._pending[host] = pending
+            pending.add_done_callback(lambda task: self._done(host, task))
 
     def known(self, host: str) -> tuple[str, ...]:
         """What is known of a name now, without asking."""
+        if _is_address(host):
+            return (spelled(host),)
         found = self._known.get(host)
         return found[0] if found else ()
 
-    def _start(self, host: str) -> asyncio.Task[tuple[str, ...]]:
-        pending = asyncio.create_task(self._look_up(host), name=f"resolve {host}")
-        self._pending[host] = pending
-        pending.add_done_callback(lambda task: self._done(host, task))
-        return pending
-
     async def _look_up(self, host: str) -> tuple[str, ...]:
-        found = await call(lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+        try:
+            found = await call(lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM), "names")
+        except ValueError as error:  # a peer may tell any name: a label too long, a zero byte
+            raise OSError(f"{host!r} is no name: {error}") from None
         addresses = tuple(dict.fromkeys(spelled(str(entry[4][0])) for entry in found))
-        while len(self._known) >= MOST_NAMES:
+        while len(self._known) >= MOST_NAMES and host not in self._known:
             self._known.pop(next(iter(self._known)))
         self._known[host] = (addresses, self._clock())
         return addresses
@@ -85,3 +90,11 @@ class Names(AbstractResolver):
     async def close(self) -> None:
         for pending in self._pending.values():
             pending.cancel()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

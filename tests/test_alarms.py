@@ -1,0 +1,68 @@
+"""What is wrong without changing a verdict; what is as it should be is no alarm."""
+
+import pytest
+
+from healthagent.alarms import alarms_of
+from healthagent.board import Board, Identity
+from healthagent.core.model import Peer, Statement
+from tests.builders import NOW, failure, memory, policy, snap, statement
+
+ME = "start of pg1"
+
+
+def board(entry: str, said: Statement, discovered: bool = False) -> Board:
+    chosen = policy(expected_members=2 if discovered else None)
+    made = Board(Identity("pg1", "main", ME), chosen, memory(), [Peer(entry, discovered=discovered)])
+    made.hear(entry, said, NOW)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("entry", "said", "discovered", "alarms"),
+    [
+        pytest.param("pg2", statement("pg2"), False, [], id="the peer that was meant"),
+        pytest.param("pg1", statement("pg1", incarnation=ME), False, [], id="one list for all nodes"),
+        pytest.param(
+            "pg2",
+            statement("pg1", incarnation=ME),
+            False,
+            ["peer pg2: self: this entry leads back to this agent"],
+            id="this agent under the name of another",
+        ),
+        pytest.param("10.0.0.1:8008", statement("pg1", incarnation=ME), True, [], id="own address in DNS"),
+        pytest.param(
+            "pg2",
+            statement("pg9"),
+            False,
+            ["peer pg2: wrong_name: it calls itself 'pg9'"],
+            id="a wrong name",
+        ),
+        pytest.param(
+            "pg2",
+            statement("pg2", members_hash="another"),
+            False,
+            ["peer pg2: has another list of members; compare the `peers` of both"],
+            id="another list of members",
+        ),
+        pytest.param(
+            "10.0.0.2:8008",
+            statement("pg1", incarnation="another start"),
+            True,
+            ["peer 10.0.0.2:8008: another agent has this node's name; give each a name of its own"],
+            id="two nodes with one name",
+        ),
+    ],
+)
+def test_alarms_about_peers(entry: str, said: Statement, discovered: bool, alarms: list[str]) -> None:
+    assert alarms_of(board(entry, said, discovered), None) == alarms
+
+
+def test_alarms_about_this_node() -> None:
+    made = board("pg2", statement("pg2"))
+    made.observe(snap(missing=("pg_stat_replication",)), NOW)
+    made.observe_new_connection(failure(detail="connection refused"), NOW)
+    assert alarms_of(made, "/var/lib/x: disk full") == [
+        "state: /var/lib/x: disk full",
+        "postgres: new connections fail: connection refused",
+        "postgres: the probe's role may not see pg_stat_replication; see `healthagent sql`",
+    ]

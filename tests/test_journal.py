@@ -1,0 +1,64 @@
+"""The log: one line per change, never one per poll."""
+
+import logging
+
+import pytest
+
+from healthagent.board import Board, Identity
+from healthagent.core.model import Maintenance, Memory
+from healthagent.journal import AWAY, Journal
+from tests.builders import NOW, policy, snap
+
+
+@pytest.fixture
+def board() -> Board:
+    made = Board(Identity("pg1", "main", "start"), policy(durable=False), Memory(NOW - 500))
+    made.observe(snap(), NOW)
+    return made
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    lines = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
+    caplog.clear()
+    return lines
+
+
+def test_one_line_per_change_of_verdict(board: Board, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    journal = Journal(board)
+    assert journal.note(NOW)
+    assert told(caplog) == [
+        "INFO primary: 200 primary: primary on timeline 1",
+        "INFO replica: 503 not_replica: PostgreSQL is not in recovery: a primary",
+    ]
+    assert not journal.note(NOW + 1)
+    board.maintain(Maintenance(NOW + 60), NOW + 1)
+    assert journal.note(NOW + 1)
+    assert not journal.note(NOW + 2)  # another number in the detail is no change
+    assert len(told(caplog)) == 2
+    assert journal.changes["primary", "maintenance"] == 1
+
+
+def test_an_alarm_that_comes_and_goes_with_each_poll_is_told_once(
+    board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    journal = Journal(board)
+    for poll in range(100):
+        journal.note_alarms(["peer pg2: nonsense"] if poll % 2 == 0 else [], NOW + poll / 2)
+    assert told(caplog) == ["WARNING peer pg2: nonsense"]
+
+
+def test_an_alarm_ends_when_it_has_been_away_for_a_while(
+    board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    journal = Journal(board)
+    journal.note_alarms(["disk full"], NOW)
+    caplog.clear()
+    journal.note_alarms([], NOW + AWAY - 0.001)
+    assert told(caplog) == []
+    journal.note_alarms([], NOW + AWAY)
+    assert told(caplog) == ["INFO no longer: disk full"]
+    journal.note_alarms(["disk full"], NOW + AWAY)
+    assert told(caplog) == ["WARNING disk full"]
