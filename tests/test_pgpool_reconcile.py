@@ -291,6 +291,7 @@ def test_a_refused_request_is_reported_and_not_looped_on() -> None:
 def test_a_request_without_effect_is_repeated_once_and_then_reported() -> None:
     split = [node(0, REFUSED, writes=True), node(1, REPLICA)]
     memory = accepted(polls(split, 2), 1.0)
+    assert asked(reconcile(split, memory, 3.9, POLICY)) == [], "2.9 s: it may be queued"
     again = reconcile(split, memory, 4.0, POLICY)
     assert (asked(again), again.alarms) == ([(DETACH, 0)], ())
     stuck = reconcile(split, accepted(again, 4.0), 7.0, POLICY)
