@@ -69,7 +69,7 @@ class Terminal:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=200,
         )
         printed = ran.stdout if not ran.stdout or ran.stdout.endswith("\n") else f"{ran.stdout}\n"
         wanted = shape(self.here(command.printed))
