@@ -320,7 +320,7 @@ async def test_nonsense(agent: Agent) -> None:
     """Each kind is answered 400 (or what it may be taken for), or dropped, and never a 5xx of its own."""
     noise = random.Random(7)
     loop = asyncio.get_running_loop()
-    at_once = asyncio.Semaphore(20)
+    at_once = asyncio.Semaphore(5)
 
     async def say(words: bytes) -> bytes:
         async with at_once:
