@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from healthagent.board import Board, Identity
+from healthagent.board import SAVE_SERVED_EVERY, Board, Identity
 from healthagent.core.memory import raise_high_water
-from healthagent.core.model import Failure, Instant, Memory, Peer, Policy, Reason
-from healthagent.keeper import _without_instants
+from healthagent.core.model import Failure, Instant, Memory, Peer, Policy, Reason, Served
 from healthagent.peers.client import SOONEST_AGAIN
-from healthagent.peers.exchange import Exchange, Replayed
+from healthagent.peers.exchange import Exchange, Overtaken
 from healthagent.peers.patroni import statement_from
 from healthagent.statefile import Stored, recall, stored_of
 from healthagent.wire import Message, Misunderstood, decode, encode, statement_of
@@ -41,6 +40,7 @@ class Disk:
     content: bytes | None = None
     full: bool = False
     takes: float = 0.01  # seconds for a write with its fsync
+    note: object = None  # what the world noted beside the content
 
     def read(self) -> Stored | None:
         return None if self.content is None else msgspec.json.decode(self.content, type=Stored)
@@ -71,7 +71,7 @@ class Agent:
         self.speaks_patroni = False  # no agent of ours at all: a plain Patroni node
         self._waiting: list[Callable[[], None]] = []  # events of a frozen process
         self._saving = False
-        self._stored: Stored | None = None
+        self._kept_last: object = None
         self._shown: object = None
         self._asking: dict[str, Question] = {}
         self._planned: dict[str, int] = {}  # entry -> the latest plan to ask it; earlier ones are void
@@ -96,11 +96,12 @@ class Agent:
         policy: Policy = self.world.policy
         witness = self.name not in self.world.postgres
         incarnation = f"{self.name}/{self.starts}"
-        self._stored = self.disk.read() if policy.durable else None
+        stored = self.disk.read() if policy.durable else None
+        self._kept_last = None
         self.board = Board(
             Identity(self.name, self.settings.cluster, incarnation, f"{address(self.name)}:{PORT}"),
             replace(policy, witness=witness),
-            recall(self._stored, "this boot", self.now),
+            recall(stored, "this boot", self.now),
             [
                 Peer(entry, witness=to not in self.world.postgres)
                 for entry, to in self.settings.entries.items()
@@ -188,8 +189,9 @@ class Agent:
             for entry in self.settings.entries:
                 if entry not in self._asking:
                     self._ask_after(SOONEST_AGAIN, entry)
-        self._keep()
-        self.world.looked(self)
+        if self.world.policy.durable and not self._saving and not self.disk.full:
+            self._keep(verdict.reason is Reason.STATE_UNSAVED)
+        self.world.looked(self, verdict)
 
     # Its peers.
 
@@ -208,11 +210,14 @@ class Agent:
             body, signature = self._spelled(said, signature)
         else:
             body, signature = b"", ""
+        note = self.world.note(self)
         if (self.name, target.name) not in self.world.network.blocked:
-            self.world.carry(self.name, target.name, lambda: self._put(target, question, body, signature))
+            self.world.carry(
+                self.name, target.name, lambda: self._put(target, question, body, signature, note)
+            )
         self.later(self.world.policy.peer_timeout, lambda: self._time_out(question))
 
-    def _put(self, target: "Agent", question: Question, body: bytes, signature: str) -> None:
+    def _put(self, target: "Agent", question: Question, body: bytes, signature: str, note: object) -> None:
         """The question has reached the other machine."""
         if not target.running:
             self.world.carry(target.name, self.name, self.mine(lambda: self._time_out(question)))  # refused
@@ -220,26 +225,29 @@ class Agent:
             said = patroni_json(self.world, target.name)
             self.world.carry(target.name, self.name, self.mine(lambda: self._take_patroni(question, said)))
         else:
-            target.mine(lambda: target._answer(self, question, body, signature))()
+            target.mine(lambda: target._answer(self, question, body, signature, note))()
 
-    def _answer(self, asker: "Agent", question: Question, body: bytes, signature: str) -> None:
+    def _answer(self, asker: "Agent", question: Question, body: bytes, signature: str, note: object) -> None:
         """What the listener does: hear whoever signs, tell whoever asks."""
         if self.exchange is None:
             said, signed = self._spelled(encode(self.board.describe(self.now)), "")
         else:
             try:
                 message, composed_after = self.exchange.receive(body, signature)
+            except Overtaken as error:
+                message, composed_after = error.message, None
             except Misunderstood:
                 return  # forged or replayed: refused, and nobody waits for the answer
             if composed_after is not None and message.name in self.board.peers:
-                self._hear(message.name, message, composed_after)
+                self._hear(message.name, message, composed_after, note)
             answer, signed = self.exchange.send(
                 self.board.describe(self.now), message.name, self.now, answering=message
             )
             said, signed = self._spelled(answer, signed)
-        self.world.carry(self.name, asker.name, asker.mine(lambda: asker._take(question, said, signed)))
+        note = self.world.note(self)
+        self.world.carry(self.name, asker.name, asker.mine(lambda: asker._take(question, said, signed, note)))
 
-    def _take(self, question: Question, said: bytes, signature: str) -> None:
+    def _take(self, question: Question, said: bytes, signature: str, note: object) -> None:
         """An answer has come, perhaps too late."""
         if question.over:
             return
@@ -250,12 +258,13 @@ class Agent:
                 message, composed_after = self.exchange.receive(said, signature)
                 if composed_after is None or composed_after < question.asked_at:
                     raise Misunderstood("the answer belongs to another question")  # noqa: TRY301  # as the client
-        except Replayed:
-            pass  # overtaken by a younger message of the same sender
+        except Overtaken:
+            pass
         except Misunderstood as error:
+            self.board.miss(question.entry, question.asked_at, self.now)
             self.board.misunderstand(question.entry, str(error), self.now)
         else:
-            self._hear(question.entry, message, question.asked_at)
+            self._hear(question.entry, message, question.asked_at, note)
         self._finish(question)
 
     def _spelled(self, body: bytes, signature: str) -> tuple[bytes, str]:
@@ -265,8 +274,11 @@ class Agent:
         said = self.settings.dialect(body)
         return said, self.exchange._sign(said) if self.exchange else ""
 
-    def _hear(self, entry: str, message: Message, asked_at: Instant) -> None:
-        self.board.hear(entry, statement_of(message, asked_at, self.now), self.now)
+    def _hear(self, entry: str, message: Message, asked_at: Instant, note: object) -> None:
+        statement = statement_of(message, asked_at, self.now)
+        self.board.hear(entry, statement, self.now)
+        if self.board.peers[entry].statement is statement:
+            self.world.read(self, note)
         self.look()
 
     def _take_patroni(self, question: Question, said: bytes) -> None:
@@ -298,30 +310,33 @@ class Agent:
 
     # Its state file, as the keeper keeps it.
 
-    def _keep(self) -> None:
-        if not self.world.policy.durable or self._saving or self.disk.full:
-            return
-        memory, wanted = self._wanted()
-        stored = self._stored
-        if stored is not None and _without_instants(wanted) == _without_instants(stored):
-            served, kept = wanted.served, stored.served
-            if served is None or kept is None or served.at - kept.at < 5.0:
-                return
-        self._saving = True
-        self.later(self.disk.takes, lambda: self._kept(memory, wanted))
-
-    def _wanted(self) -> tuple[Memory, Stored]:
-        waiting = self.board.unsaved_service(self.now)
+    def _keep(self, waits: bool) -> None:
+        """Save what differs from what was saved; `waits`: the first 200 of a timeline waits for it."""
         memory = self.board.memory
-        if waiting is not None:
-            memory = raise_high_water(memory, waiting, saved=False)
-        return memory, stored_of(memory, self.settings.cluster, "this boot", self.now, ())
+        kept = (
+            memory.high_water,
+            memory.served and (memory.served.timeline, memory.served.at // SAVE_SERVED_EVERY),
+            memory.conflict and (memory.conflict.signals, memory.conflict.winner),
+            memory.yields_to,
+            memory.forgiven,
+            memory.maintenance,
+        )
+        if kept == self._kept_last and not waits:
+            return
+        if waits and memory.term is not None:
+            service = Served(memory.term.system_identifier, memory.term.timeline, self.now)
+            memory = raise_high_water(memory, service, saved=False)
+        wanted = stored_of(memory, self.settings.cluster, "this boot", self.now, ())
+        self._saving, self._kept_last = True, kept
+        note = self.world.note(self)
+        self.later(self.disk.takes, lambda: self._kept(memory, wanted, note))
 
-    def _kept(self, memory: Memory, wanted: Stored) -> None:
+    def _kept(self, memory: Memory, wanted: Stored, note: object) -> None:
         self._saving = False
         if self.disk.full:
+            self._kept_last = None
             return
-        self.disk.content, self._stored = msgspec.json.encode(wanted), wanted
+        self.disk.content, self.disk.note = msgspec.json.encode(wanted), note
         self.board.saved(memory, self.now)
         self.look()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from healthagent.core.model import LagLimit, Maintenance, Policy, Role
+from healthagent.core.model import LagLimit, Maintenance, Policy, Role, Verdict
 from tests.agent import Agent
 from tests.builders import OTHER_SYSTEM
 from tests.world import World
@@ -24,7 +24,7 @@ class Story:
     def __init__(self) -> None:
         self.world = World(Policy())
         self.lines: list[str] = []
-        self._shown: dict[tuple[str, str], tuple[bool, str]] = {}
+        self._shown: dict[str, tuple[bool, str]] = {}
         self._reads = False
 
     def tell(self, commands: list[str]) -> list[str]:
@@ -36,16 +36,16 @@ class Story:
             act(*arguments)
         return self.lines
 
-    def _listen(self, agent: Agent) -> None:
+    def _listen(self, agent: Agent, verdict: Verdict) -> None:
         """Print what an agent answers now, if it differs from what it answered before."""
-        asked = {"": agent.board.primary} | ({" reads": agent.board.replica} if self._reads else {})
-        for kind, question in asked.items():
-            verdict = question(agent.now)
-            if self._shown.get((agent.name, kind)) != (verdict.ok, verdict.reason):
-                self._shown[agent.name, kind] = (verdict.ok, verdict.reason)
-                self._say(
-                    f"{agent.name}{kind} {200 if verdict.ok else 503} {verdict.reason}: {verdict.detail}"
-                )
+        self._hear(agent.name, verdict)
+        if self._reads:
+            self._hear(f"{agent.name} reads", agent.board.replica(agent.now))
+
+    def _hear(self, who: str, verdict: Verdict) -> None:
+        if self._shown.get(who) != (verdict.ok, verdict.reason):
+            self._shown[who] = (verdict.ok, verdict.reason)
+            self._say(f"{who} {200 if verdict.ok else 503} {verdict.reason}: {verdict.detail}")
 
     def _say(self, line: str) -> None:
         self.lines.append(f"t={self.world.now:.1f} {line}")

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from healthagent.core.model import Instant, Policy, Receiver, Role, Snapshot
+from healthagent.core.model import Instant, Policy, Receiver, Role, Snapshot, Verdict
 from tests.agent import Agent
 from tests.builders import PORT, SYSTEM, address
 
@@ -115,7 +115,7 @@ class World:
         self.clocks: dict[str, Clock] = {}
         self.postgres: dict[str, Postgres] = {}
         self.agents: dict[str, Agent] = {}
-        self.observers: list[Callable[[Agent], None]] = []  # told whenever an agent has looked at its verdict
+        self.observers: list[Callable[[Agent, Verdict], None]] = []
         self._queue: list[tuple[Second, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
@@ -164,10 +164,18 @@ class World:
             at, _, event = heapq.heappop(self._queue)
             yield at, event
 
-    def looked(self, agent: Agent) -> None:
-        """An agent has taken in something, or some time has passed."""
+    # For those who watch.
+
+    def looked(self, agent: Agent, verdict: Verdict) -> None:
+        """An agent has taken in something, or some time has passed: this is what it answers now."""
         for observe in self.observers:
-            observe(agent)
+            observe(agent, verdict)
+
+    def note(self, agent: Agent) -> object:
+        """What a watcher wants to travel beside a message, or to lie beside a state file."""
+
+    def read(self, agent: Agent, note: object) -> None:
+        """An agent has believed a message."""
 
     # Messages.
 
