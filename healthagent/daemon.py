@@ -21,6 +21,7 @@ from .config import ConfigError, Settings, reloadable_difference, with_live_keys
 from .control import Control
 from .core.model import Failure, Instant, Peer, Role, Snapshot
 from .core.replica import current_primary
+from .fence import Fence
 from .journal import Journal
 from .keeper import Keeper
 from .metrics import Metrics, Sources
@@ -109,6 +110,7 @@ class Agent:
         token = settings.control.token
         self.control = Control(self.board, boottime, token.reveal() if token else None)
         self.journal = Journal(self.board)
+        self.fence = Fence(self.board, settings.fence, boottime)
         self.keeper = (
             Keeper(self.board, settings.state_dir, boot, boottime, stored) if settings.state_dir else None
         )
@@ -160,6 +162,7 @@ class Agent:
             "peers": self.client.run(),
             "addresses": self.addresses.run(),
             "direct": self.directs.run(),
+            "fence": self.fence.run(),
         }
         if self.poller is not None:
             tasks["postgres"] = self.poller.run()
@@ -183,6 +186,7 @@ class Agent:
                 round_trips=self.client.round_trips,
                 haproxy_sessions=surface.haproxy_states.sessions,
                 alarms=self.alarms,
+                fence_runs=self.fence.runs,
             ),
         )
         self._probe_duration = metrics.probe_duration
@@ -288,6 +292,7 @@ class Agent:
         self.client.exchange = self.listener.exchange = self._exchange(settings)
         token = settings.control.token
         self.control.token = token.reveal() if token else None
+        self.fence.settings = settings.fence
         self.answers.urls = _urls(settings)
         self._ask_directly(settings)
         if settings.discovery is None:

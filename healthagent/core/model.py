@@ -35,7 +35,6 @@ class Reason(StrEnum):
     REPLICA = "replica"
     REPLICA_NO_PRIMARY = "replica_no_primary"
     RUNNING = "running"
-    OVERRIDE = "override"
     # this agent
     STOPPING = "stopping"
     MAINTENANCE = "maintenance"
