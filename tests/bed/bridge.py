@@ -14,6 +14,7 @@ from tests.bed.command import HEALTHAGENT, healthagent
 from tests.bed.pgpool import SHIPPED, Pgpool
 from tests.bed.stand_in_agent import StandInAgent
 
+INSERT = "INSERT INTO log (port) SELECT inet_server_port()"
 SETUP = 60.0  # seconds: for what is no claim, on a machine that does other things too
 
 
