@@ -23,6 +23,10 @@ class _Identity(Struct, frozen=True):
     version: Word = ""
 
 
+class _Ours(Struct, frozen=True):
+    """Whatever it holds."""
+
+
 class _Status(Struct, frozen=True):
     state: Word
     role: Word
@@ -31,7 +35,7 @@ class _Status(Struct, frozen=True):
     server_version: int = 0
     database_system_identifier: SystemIdentifier | None = None
     xlog: _Xlog | None = None
-    healthagent: msgspec.Raw | None = None  # our own agents speak Patroni's JSON too
+    healthagent: _Ours | None = None  # our own agents speak Patroni's JSON too
 
 
 _decoder = msgspec.json.Decoder(_Status)
