@@ -52,6 +52,7 @@ class Agent:
     `settings` are those of the configuration file, a dictionary for a section; they come before the
     defaults here and may be changed between `stop` and `start`, or followed by `reload`. `flags` and
     `environment` come before them. Without a node it is a witness, or has a dsn in its settings.
+    With `agent_check` it answers HAProxy's agent-check on `check_port`.
     """
 
     def __init__(
@@ -64,10 +65,12 @@ class Agent:
         settings: Mapping[str, object] | None = None,
         flags: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        agent_check: bool = False,
     ) -> None:
         self.name = name or (node.name if node else "agent")
         self.host = node.host if node else "127.0.0.1"
         self.port = free_port()
+        self.check_port = free_port() if agent_check else None
         self.folder = folder / self.name
         self.state_dir = self.folder / "state"
         self.log_file = self.folder / "agent.log"
@@ -79,6 +82,7 @@ class Agent:
             "listen": f"{self.host}:{self.port}",
             "state_dir": str(self.state_dir),
             **({"postgres": {"dsn": node.dsn()}} if node else {}),
+            **({"agent_check": {"listen": f"{self.host}:{self.check_port}"}} if agent_check else {}),
         }
         if peers:
             self.settings["peers"] = [{"name": peer, "url": url} for peer, url in peers.items()]
@@ -239,8 +243,15 @@ class Agent:
 def agents_beside(
     folder: Path, nodes: Sequence[Node], settings: Mapping[str, object] | None = None
 ) -> Iterator[list[Agent]]:
-    """One agent beside each node, all peers of one another, started side by side; settings hold for all."""
+    """One agent beside each node, all peers of one another; settings hold for all."""
     agents = [Agent(folder, node, settings=settings) for node in nodes]
+    with together(agents):
+        yield agents
+
+
+@contextmanager
+def together(agents: Sequence[Agent]) -> Iterator[None]:
+    """Make agents each other's peers, and run them from side by side starts until the end of the block."""
     for agent in agents:
         agent.change(
             {"peers": [{"name": other.name, "url": other.url} for other in agents if other is not agent]}
@@ -251,4 +262,4 @@ def agents_beside(
             agent.start(wait=False)
         for agent in agents:
             agent.wait_answering()
-        yield agents
+        yield

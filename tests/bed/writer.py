@@ -37,6 +37,9 @@ READ_ONLY = "25006"  # read_only_sql_transaction: the write reached a replica
 PAUSE = 0.01  # seconds between two writes of a session: enough to see 20 ms, and little load
 PATIENCE = 2.0  # seconds for one connect, and for one statement
 
+# The last one is how asyncpg says that the server spoke out of turn: it was shutting down.
+LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 Instant = float  # CLOCK_BOOTTIME seconds
 
 
@@ -184,7 +187,7 @@ class Writer:
                 timeout=PATIENCE,
                 command_timeout=PATIENCE,
             )
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except LOST as error:
             self._failed(asked_at, session, number, connecting=True, error=error)
             await asyncio.sleep(PAUSE)
             return None
@@ -195,7 +198,7 @@ class Writer:
         asked_at = boottime()
         try:
             row = await connection.fetchrow(INSERT, session, number)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except LOST as error:
             self._failed(asked_at, session, number, connecting=False, error=error)
             return False
         assert row is not None, "INSERT ... RETURNING answers with a row"
