@@ -5,9 +5,11 @@ import pytest
 from healthagent.server.haproxy_state import (
     MAX_BYTES,
     MAX_SERVERS,
+    MAX_SESSIONS_BYTES,
     SILENCE,
     HaproxyState,
     HaproxyStates,
+    parse_sessions,
     parse_state,
 )
 
@@ -60,7 +62,7 @@ def test_the_header_is_read(text: str, state: HaproxyState) -> None:
 def test_what_haproxy_does_not_write_is_ignored(text: str) -> None:
     assert parse_state(text) is None
     states = HaproxyStates()
-    states.note("10.0.0.1", text, NOW)
+    states.note("10.0.0.1", text, "", NOW)
     assert states.sessions(NOW) == {}
 
 
@@ -71,23 +73,23 @@ def test_the_longest_allowed_header_is_read() -> None:
 
 def test_the_last_word_of_a_load_balancer_counts() -> None:
     states = HaproxyStates()
-    states.note("10.0.0.1", header(scur="13/22"), NOW)
-    states.note("10.0.0.1", header(scur="4/4"), NOW + 1)
+    states.note("10.0.0.1", header(scur="13/22"), "", NOW)
+    states.note("10.0.0.1", header(scur="4/4"), "", NOW + 1)
     assert states.sessions(NOW + 1) == {"pg_primary/pg1": 4}
 
 
 def test_sessions_of_several_load_balancers_add_up() -> None:
     states = HaproxyStates()
-    states.note("10.0.0.1", header(node="lb1", scur="3/3"), NOW)
-    states.note("10.0.0.1", header(node="lb2", scur="4/4"), NOW)
-    states.note("10.0.0.2", header(node="lb2", scur="5/5"), NOW)
-    states.note("10.0.0.1", header("pg_replica/pg1", scur="1/1"), NOW)
+    states.note("10.0.0.1", header(node="lb1", scur="3/3"), "", NOW)
+    states.note("10.0.0.1", header(node="lb2", scur="4/4"), "", NOW)
+    states.note("10.0.0.2", header(node="lb2", scur="5/5"), "", NOW)
+    states.note("10.0.0.1", header("pg_replica/pg1", scur="1/1"), "", NOW)
     assert states.sessions(NOW) == {"pg_primary/pg1": 12, "pg_replica/pg1": 1}
 
 
 def test_a_silent_load_balancer_is_forgotten() -> None:
     states = HaproxyStates()
-    states.note("10.0.0.1", header(), NOW)
+    states.note("10.0.0.1", header(), "", NOW)
     assert states.sessions(NOW + SILENCE) == {"pg_primary/pg1": 13}
     assert states.sessions(NOW + SILENCE + 0.1) == {}
 
@@ -95,11 +97,41 @@ def test_a_silent_load_balancer_is_forgotten() -> None:
 def test_only_so_many_servers_are_remembered_and_the_longest_silent_makes_room() -> None:
     states = HaproxyStates()
     for number in range(MAX_SERVERS):
-        states.note("10.0.0.1", header(f"pg/s{number}"), NOW + number / 1000)
-    states.note("10.0.0.1", header("pg/s0"), NOW + 1)  # the first one speaks again
+        states.note("10.0.0.1", header(f"pg/s{number}"), "", NOW + number / 1000)
+    states.note("10.0.0.1", header("pg/s0"), "", NOW + 1)  # the first one speaks again
     assert len(states.sessions(NOW + 1)) == MAX_SERVERS
-    states.note("10.0.0.1", header("pg/new"), NOW + 2)
+    states.note("10.0.0.1", header("pg/new"), "", NOW + 2)
     known = states.sessions(NOW + 2)
     assert len(known) == MAX_SERVERS
     assert {"pg/new", "pg/s0"} <= known.keys()
     assert "pg/s1" not in known
+
+
+@pytest.mark.parametrize(
+    ("text", "sessions"),
+    [
+        pytest.param("pg_primary/pg1=13 pg_primary/pg2=4", {"pg_primary/pg1": 13}, id="of this server only"),
+        pytest.param("a/pg1=1 b/pg1=2", {"a/pg1": 1, "b/pg1": 2}, id="in several backends"),
+        pytest.param("pg_primary/pg11=13 pg_primary/pg=1", {}, id="of names that are longer or shorter"),
+        pytest.param("", {}, id="nothing"),
+        pytest.param("pg_primary/pg1", {}, id="no number"),
+        pytest.param("pg_primary/pg1=-1", {}, id="a negative number"),
+        pytest.param("pg_primary/pg1=" + "9" * 11, {}, id="more sessions than a counter of HAProxy holds"),
+        pytest.param("pg1=13", {}, id="a server without its backend"),
+        pytest.param("pg_primary/pg1=13,", {}, id="another separator"),
+    ],
+)
+def test_sessions_of_another_backend_are_read(text: str, sessions: dict[str, int]) -> None:
+    assert parse_sessions(text, "pg1") == sessions
+
+
+def test_the_sessions_of_another_backend_are_bounded() -> None:
+    filled = "pg_primary/pg1=13 " + "x" * MAX_SESSIONS_BYTES
+    assert parse_sessions(filled[:MAX_SESSIONS_BYTES], "pg1") == {"pg_primary/pg1": 13}
+    assert parse_sessions(filled[: MAX_SESSIONS_BYTES + 1], "pg1") == {}
+
+
+def test_a_backend_that_only_asks_tells_of_the_one_with_the_sessions() -> None:
+    states = HaproxyStates()
+    states.note("10.0.0.1", header("pg_probe/pg1", scur="0/0"), "pg_primary/pg1=3 pg_primary/pg2=9", NOW)
+    assert states.sessions(NOW) == {"pg_probe/pg1": 0, "pg_primary/pg1": 3}

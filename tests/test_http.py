@@ -423,6 +423,13 @@ async def test_haproxy_says_how_many_sessions_it_holds(served: Served) -> None:
     assert served.surface.haproxy_states.sessions(START) == {"b15/s": 13}
 
 
+@pytest.mark.parametrize("path", ["/primary", "/status"])  # each lane has its own way to it
+async def test_haproxy_says_what_it_holds_in_another_backend(served: Served, path: str) -> None:
+    state = "X-Haproxy-Server-State: UP 1/3; name=pg_probe/s; node=vm; scur=0/0\r\n"
+    await served.ask(path, "OPTIONS", state + "X-Healthagent-Sessions: pg_primary/s=3 pg_primary/t=4\r\n")
+    assert served.surface.haproxy_states.sessions(START) == {"pg_probe/s": 0, "pg_primary/s": 3}
+
+
 async def test_a_unix_socket_answers_and_replaces_the_one_left_behind(served: Served, tmp_path: Path) -> None:
     path = tmp_path / "control"
     left = socket.socket(socket.AF_UNIX)

@@ -118,14 +118,20 @@ resolvers dns
 
 
 def _probe(nodes: Sequence[HaproxyNode], options: Options) -> str:
+    listed = " ".join(f"pg_primary/{node.name}=%[srv_conn(pg_primary/{node.name})]" for node in nodes)
+    sessions = f' hdr X-Healthagent-Sessions "{listed}"'
     return f"""\
 # --- 1. The tally: what each agent says about itself. No traffic ever goes here. ---------------------
 # No `backup` servers: nbsrv() does not count them while another one is up.
 backend pg_probe
     option log-health-checks
     option httpchk
-    http-check send meth OPTIONS uri /primary ver HTTP/1.1 hdr Host %[srv_name] hdr User-Agent haproxy-check
-    http-check send-state           # the agent sees how HAProxy sees it: X-Haproxy-Server-State
+    # The agents see which sessions they have: in X-Haproxy-Server-State here, where there are none, and in
+    # X-Healthagent-Sessions those of pg_primary. A line of checks is for all servers, so it lists them all.
+    http-check send-state
+    http-check send meth OPTIONS uri /primary ver HTTP/1.1 hdr Host %[srv_name] hdr User-Agent haproxy-check{
+        sessions
+    }
     http-check expect status 200    # without it every 2xx and 3xx counts as healthy
     # fall 2: one lost packet is no failover. The agent port needs no second opinion: its "down" acts
     # within agent-inter. A silent agent port has no opinion, so it never stands without `check`.

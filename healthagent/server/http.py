@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 from ..core.model import Instant
 from ..crowd import Connected, Crowd
 from .answers import Answer, Answers, refusal
-from .haproxy_state import HEADER, HaproxyStates
+from .haproxy_state import HEADER, SESSIONS_HEADER, HaproxyStates
 from .lane import Door
 from .limits import BoundedServer, Connection
 
@@ -73,13 +73,12 @@ class Surface:
     def _door(self) -> Door:
         return Door(self.crowd, self._check, self._server)
 
-    def _check(self, path: str, query: str, haproxy_state: str | None, sender: str) -> Answer | None:
+    def _check(self, path: str, query: str, haproxy: tuple[str, str], sender: str) -> Answer | None:
         """A plain check, answered without aiohttp; None for every other path."""
         path, now = _plain(path), self._clock()
         answer = self.answers.answer(path, query, now)
         if answer is not None:
-            if haproxy_state is not None:
-                self.haproxy_states.note(sender, haproxy_state, now)
+            self.haproxy_states.note(sender, *haproxy, now)
             self.checks[path, answer.status] += 1
         return answer
 
@@ -126,9 +125,8 @@ class Surface:
         return refusal(HTTPStatus.NOT_FOUND, f"no such path: {path[:100]!r}", paths=paths)
 
     def _note_haproxy(self, request: BaseRequest) -> None:
-        header = request.headers.get(HEADER)
-        if header is not None:
-            self.haproxy_states.note(request.remote or "", header, self._clock())
+        state, sessions = (request.headers.get(name, "") for name in (HEADER, SESSIONS_HEADER))
+        self.haproxy_states.note(request.remote or "", state, sessions, self._clock())
 
 
 def _plain(path: str) -> str:

@@ -28,7 +28,8 @@ _REQUEST = re.compile(
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)*)\r\n"
 )
 _SPECIAL = re.compile(
-    rb"^(content-length|transfer-encoding|upgrade|expect|connection|x-haproxy-server-state):"
+    rb"^(content-length|transfer-encoding|upgrade|expect|connection"
+    rb"|x-haproxy-server-state|x-healthagent-sessions):"
     rb"[ \t]*(.*?)[ \t]*\r$",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -36,8 +37,9 @@ REASONS = {200: b"OK", 400: b"Bad Request", 503: b"Service Unavailable"}
 _HOST = re.compile(rb"\nhost[ \t]*:", re.IGNORECASE)
 SERVER = b"Server: " + SERVER_SOFTWARE.encode()
 
-# (path, query, value of X-Haproxy-Server-State, its sender): None when the path is not of this lane
-Check = Callable[[str, str, str | None, str], Answer | None]
+# (path, query, values of X-Haproxy-Server-State and X-Healthagent-Sessions, their sender):
+# None when the path is not of this lane
+Check = Callable[[str, str, tuple[str, str], str], Answer | None]
 
 
 class Door(asyncio.Protocol):
@@ -88,10 +90,11 @@ class Door(asyncio.Protocol):
         """Answer a plain check; False when it is none after all."""
         special = {name.lower(): value for name, value in _SPECIAL.findall(fields)}
         connection = special.pop(b"connection", b"").lower()
-        state = special.pop(b"x-haproxy-server-state", None)
+        state = special.pop(b"x-haproxy-server-state", b"").decode()
+        sessions = special.pop(b"x-healthagent-sessions", b"").decode()
         if special or connection not in (b"", b"close", b"keep-alive"):
             return False
-        answer = self._check(path.decode(), (query or b"").decode(), state and state.decode(), self._sender())
+        answer = self._check(path.decode(), (query or b"").decode(), (state, sessions), self._sender())
         if answer is None:
             return False
         self._crowd.served(self)
