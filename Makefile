@@ -31,6 +31,9 @@ matrix: .venv/dev.stamp ## run the live tests with every supported PostgreSQL ve
 bench: .venv/dev.stamp ## measure side by side with other health checks
 	$(BIN)/python -m bench $(ARGS)
 
+windows: .venv/dev.stamp ## measure where writes go while the primary changes behind HAProxy (ARGS="--events 20 --write")
+	$(BIN)/python -m bench.windows $(ARGS)
+
 image: ## build the container image with buildah, podman or docker (IMAGE=name)
 	@if command -v buildah >/dev/null; then buildah bud --format docker -t "$(IMAGE)" $(ARGS) .; \
 	elif command -v podman >/dev/null; then podman build --format docker -t "$(IMAGE)" $(ARGS) .; \
@@ -60,4 +63,4 @@ system-packages:
 	python3 -m venv .cache/uv
 	.cache/uv/bin/pip --quiet install uv
 
-.PHONY: help demo test style types matrix bench image lock clean system-packages
+.PHONY: help demo test style types matrix bench windows image lock clean system-packages
