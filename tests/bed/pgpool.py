@@ -92,12 +92,12 @@ class Pgpool:
         until(lambda: self._started(began), 15.0, f"pgpool is started:\n{self.log_tail()}")
 
     def stop(self) -> None:
-        """Fast shutdown, which removes its shared memory; idempotent."""
+        """Fast shutdown, which removes its shared memory, after a failover under way; idempotent."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGINT)
         try:
-            self._process.wait(10)
+            self._process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
