@@ -236,6 +236,28 @@ def test_demote_all_lets_nobody_win() -> None:
     assert found.winner is None
 
 
+@pytest.mark.parametrize(
+    ("peers", "begun"),
+    [
+        pytest.param([rival(age=0.999)], True, id="asked after this node became primary"),
+        pytest.param([rival(age=1.001)], False, id="asked before: the old primary of a failover"),
+        pytest.param(
+            [replace(silent("pg2"), asked_directly=snap(timeline=2, age=0.999))],
+            True,
+            id="its PostgreSQL, after",
+        ),
+        pytest.param(
+            [replace(silent("pg2"), asked_directly=snap(timeline=2, age=1.001))],
+            False,
+            id="its PostgreSQL, before",
+        ),
+    ],
+)
+def test_a_conflict_begins_with_evidence_of_the_same_time(peers: list[Peer], begun: bool) -> None:
+    found = resolve(view(snap(timeline=2), peers, newly(2, since=1.0, mark=1)), DEFAULT)
+    assert (found is not None) == begun
+
+
 # What stays decided, and what does not.
 
 
@@ -355,6 +377,14 @@ def test_how_long_an_absent_rival_counts(remembered: Memory, there: Peer, stays:
         assert (found.winner, found.rivals) == (remembered.conflict.winner, remembered.conflict.rivals)
     else:
         assert found is None
+
+
+def test_a_conflict_goes_on_when_this_node_begins_another_term() -> None:
+    """Its evidence of the rival is older than the term, and must not end what was decided."""
+    began_again = replace(WON, term=term(since=0.1))
+    found = resolve(view(peers=[rival(age=0.3), silent("pg3")], remembered=began_again), DEFAULT)
+    assert found is not None
+    assert found.winner == OLD
 
 
 def test_a_decided_rival_that_comes_back_meets_the_same_decision() -> None:

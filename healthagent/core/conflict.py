@@ -12,6 +12,7 @@ follower or a restarting agent never turns a decision; only another word does.
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 from .members import heard, snapshot_of, stale
 from .model import (
@@ -63,18 +64,30 @@ def resolve(view: View, policy: Policy) -> Conflict | None:
 
 
 def _rivals(own: Candidate, view: View, policy: Policy) -> tuple[Rival, ...]:
+    conflict = view.memory.conflict
+    known = {rival.candidate.name for rival in conflict.rivals} if conflict is not None else set()
     present = {
         candidate.name: Rival(candidate, view.now)
         for peer in view.peers
         if (candidate := rival_of(peer, view, policy)) is not None
+        and (candidate.name in known or _seen_in_this_term(peer, view, policy))
     }
-    conflict = view.memory.conflict
     if conflict is not None:
         for rival in conflict.rivals:
             name = rival.candidate.name
             if name not in present and _counts_though_unseen(rival, own, conflict, view, policy):
                 present[name] = rival
     return tuple(present[name] for name in sorted(present))
+
+
+def _seen_in_this_term(peer: Peer, view: View, policy: Policy) -> bool:
+    """Whether the evidence is younger than our being a primary.
+
+    The old primary of every failover was one until then. That alone is no conflict, which
+    its silence from now on would never end.
+    """
+    evidence, term = heard(peer, view.now, policy) or peer.asked_directly, view.memory.term
+    return evidence is not None and term is not None and evidence.asked_at >= term.since
 
 
 def _counts_though_unseen(
@@ -170,6 +183,7 @@ def _owner(hosts: Iterable[str], port: int, view: View) -> str | None:
     return None
 
 
+@lru_cache(maxsize=1024)
 def spelled(host: str) -> str:
     """One spelling of an address; a name stays a name."""
     try:
