@@ -2,10 +2,14 @@
 
 import asyncio
 import logging
+import os
 import signal
+import socket
+import ssl
 import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,17 +218,20 @@ class Agent:
 
     async def _listen(self, surface: Surface, agent_check: AgentCheck) -> None:
         settings = self.settings
-        try:
-            await surface.listen(settings.listen.host, settings.listen.port, server_tls(settings))
-            if settings.checks.listen is not None:
-                await surface.listen(settings.checks.listen.host, settings.checks.listen.port)
-            if settings.agent_check.listen is not None:
-                listen = settings.agent_check.listen
-                await agent_check.listen(listen.host, listen.port)
-            if settings.control.socket is not None:
-                await surface.listen_unix(settings.control.socket)
-        except OSError as error:
-            raise StartError(f"listen: {error.strerror or error}") from error
+        checks, agent, control = settings.checks.listen, settings.agent_check.listen, settings.control.socket
+        with _at("tls", settings.tls.cert):
+            tls = server_tls(settings)
+        with _at("listen", settings.listen):
+            await surface.listen(settings.listen.host, settings.listen.port, tls)
+        if checks is not None:
+            with _at("checks.listen", checks):
+                await surface.listen(checks.host, checks.port)
+        if agent is not None:
+            with _at("agent_check.listen", agent):
+                await agent_check.listen(agent.host, agent.port)
+        if control is not None:
+            with _at("control.socket", control):
+                await surface.listen_unix(control)
 
     async def _tick_for_ever(self) -> None:
         while True:
@@ -352,6 +359,18 @@ class Agent:
             return snapshot
         self.names.refresh(receiver.host)
         return replace(snapshot, receiver=replace(receiver, addresses=self.names.known(receiver.host)))
+
+
+@contextmanager
+def _at(key: str, place: object) -> Iterator[None]:
+    """Name the setting that cannot be had."""
+    try:
+        yield
+    except OSError as error:
+        # the system's own words, without those that asyncio puts before them
+        number = None if isinstance(error, socket.gaierror | ssl.SSLError) else error.errno
+        why = (error.strerror or error) if number is None else os.strerror(number)
+        raise StartError(f"{key}: {place}: {why}") from error
 
 
 def _stored(directory: Path, cluster: str) -> Stored | None:

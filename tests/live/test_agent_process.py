@@ -1,0 +1,274 @@
+"""The agent as a process: what it says when it cannot start, how it stops, reloads, and what it remembers."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from healthagent.demo.cluster import Cluster
+from healthagent.demo.postgres import Node, until
+from tests.bed.agent import Agent, agents_beside
+from tests.bed.command import ran
+
+pytestmark = pytest.mark.live
+
+BUSY = 1.0  # seconds by which a machine that does other things may be late
+
+
+def fails(agent: Agent) -> tuple[int, str]:
+    """Start an agent that cannot start: its exit code and what it says."""
+    agent.start(wait=False)
+    try:
+        return agent.wait(15), agent.log()
+    finally:
+        agent.kill()
+
+
+def test_a_port_in_use(tmp_path: Path, postgres: Node) -> None:
+    agent = Agent(tmp_path, postgres)
+    with socket.socket() as taken:
+        taken.bind((agent.host, agent.port))
+        taken.listen()
+        code, said = fails(agent)
+    assert code == 1
+    assert said == f"listen: {agent.host}:{agent.port}: Address already in use\n"
+
+
+def test_an_address_that_is_not_ours(tmp_path: Path, postgres: Node) -> None:
+    agent = Agent(tmp_path, postgres, settings={"checks": {"listen": "192.0.2.1:8009"}})
+    code, said = fails(agent)
+    assert code == 1
+    assert said == "checks.listen: 192.0.2.1:8009: Cannot assign requested address\n"
+
+
+def test_a_host_without_an_address(tmp_path: Path, postgres: Node) -> None:
+    agent = Agent(tmp_path, postgres, settings={"agent_check": {"listen": "no-such-host.invalid:8009"}})
+    code, said = fails(agent)
+    assert code == 1
+    assert said.startswith("agent_check.listen: no-such-host.invalid:8009: ")
+    assert "Traceback" not in said
+
+
+def test_a_file_in_the_place_of_the_control_socket(tmp_path: Path, postgres: Node) -> None:
+    (tmp_path / "precious").write_text("data")
+    agent = Agent(tmp_path, postgres, settings={"control": {"socket": str(tmp_path / "precious")}})
+    code, said = fails(agent)
+    assert (code, (tmp_path / "precious").read_text()) == (1, "data")
+    assert said == f"control.socket: {tmp_path}/precious: Address already in use\n"
+
+
+def test_a_corrupt_state_file_is_an_error_at_start(tmp_path: Path, postgres: Node) -> None:
+    agent = Agent(tmp_path, postgres)
+    agent.state_dir.mkdir(parents=True)
+    (agent.state_dir / "state.json").write_text('{"cluster": "main", "high_wat')
+    code, said = fails(agent)
+    assert code == 1
+    assert said.startswith(f"{agent.state_dir}/state.json: is corrupt")
+    assert "Traceback" not in said
+
+
+def test_a_state_dir_that_cannot_be_made_is_an_error_at_start(tmp_path: Path, postgres: Node) -> None:
+    (tmp_path / "file").write_text("")
+    agent = Agent(tmp_path, postgres, settings={"state_dir": str(tmp_path / "file" / "state")})
+    code, said = fails(agent)
+    assert code == 1
+    assert said.startswith(f"state_dir: {tmp_path}/file/state cannot be created: Not a directory.")
+
+
+def test_a_state_dir_that_takes_no_file_keeps_a_new_primary_out(tmp_path: Path, postgres: Node) -> None:
+    with Agent(tmp_path, postgres, settings={"state_dir": "/proc/self/fdinfo"}) as agent:
+        agent.wait_for("/primary", 503, "state_unsaved")
+        [alarm] = agent.status()["alarms"]
+        assert alarm.startswith("state: /proc/self/fdinfo/state.json: cannot be written")
+        assert alarm in agent.log()
+        assert agent.get("/health").status == 200
+        assert agent.stop() == 0
+
+
+def test_without_a_state_dir_it_serves_and_forgets(tmp_path: Path, postgres: Node) -> None:
+    with Agent(tmp_path, postgres, settings={"state_dir": None}) as agent:
+        agent.wait_for("/primary", 200)
+        assert agent.post("/maintenance", {"on": True}).status == 200
+        agent.wait_for("/primary", 503, "maintenance")
+        agent.restart()
+        agent.wait_for("/primary", 200)
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["well", "frozen"])
+def test_sigterm_says_stopping_and_ends(tmp_path: Path, postgres: Node, frozen: bool) -> None:
+    with Agent(tmp_path, postgres) as agent:
+        agent.wait_for("/primary", 200)
+        if frozen:
+            postgres.freeze()
+        began = time.monotonic()
+        agent.signal(signal.SIGTERM)
+        agent.wait_for("/primary", 503, "stopping", timeout=0.5 + BUSY)
+        assert time.monotonic() - began < 0.5 + BUSY
+        assert agent.get("/liveness").status == 200
+        assert agent.wait() == 0
+        assert time.monotonic() - began < 5
+
+
+def test_a_second_sigterm_ends_at_once(tmp_path: Path, postgres: Node) -> None:
+    with Agent(tmp_path, postgres) as agent:
+        agent.wait_for("/primary", 200)
+        agent.signal(signal.SIGTERM)
+        agent.wait_for("/primary", 503, "stopping")
+        began = time.monotonic()
+        assert agent.stop() == 0
+        assert time.monotonic() - began < 1 + BUSY
+
+
+def test_an_agent_that_serves_nobody_ends_at_once(tmp_path: Path, postgres: Node) -> None:
+    postgres.stop()
+    with Agent(tmp_path, postgres) as agent:
+        agent.wait_for("/primary", 503, "postgres_down")
+        began = time.monotonic()
+        assert agent.stop() == 0
+        assert time.monotonic() - began < 1.5 + BUSY
+
+
+def test_a_kept_connection_hears_of_the_end(tmp_path: Path, postgres: Node) -> None:
+    with Agent(tmp_path, postgres) as agent:
+        agent.wait_for("/primary", 200)
+        with socket.create_connection((agent.host, agent.port), 5) as client:
+            client.sendall(b"GET /primary HTTP/1.1\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+            agent.signal(signal.SIGTERM)
+            agent.wait_for("/primary", 503, "stopping")
+            client.sendall(b"GET /primary HTTP/1.1\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 503 ")
+            assert client.recv(4096) == b""
+        assert agent.wait() == 0
+
+
+def test_sighup_takes_what_can_change_and_names_what_cannot(tmp_path: Path, streaming: Cluster) -> None:
+    _, node = streaming.nodes
+    with Agent(tmp_path, node, settings={"tags": {"zone": "az1"}}) as agent:
+        agent.wait_for("/replica", 200)
+        agent.reload(
+            tags={"zone": "az2", "noloadbalance": True},
+            replica={"max_lag": "1MB"},
+            log={"level": "debug"},
+            cluster="other",
+            postgres={"max_age": "1600ms"},
+        )
+        agent.wait_for("/replica", 503, "no_load_balance")
+        assert agent.get("/health?tag_zone=az2").status == 200
+        assert agent.get("/patroni").json["tags"] == {"zone": "az2", "noloadbalance": True}
+        log = agent.log()
+        assert "reload: cluster takes effect only after a restart\n" in log
+        assert "reloaded: postgres.max_age, replica.max_lag, tags, log.level\n" in log
+        node.freeze()
+        until(lambda: agent.get("/health").status == 503, 5, "the server is stale")
+        assert "at most 1.6 s is fresh" in agent.get("/health").json["verdict"]["detail"]
+        node.thaw()
+
+
+def test_a_wrong_configuration_changes_nothing(tmp_path: Path, postgres: Node) -> None:
+    with Agent(tmp_path, postgres) as agent:
+        agent.wait_for("/primary", 200)
+        agent.reload(replica={"max_lag": "1MiB"}, drian="3s")
+        until(lambda: "reload refused" in agent.log(), 5, "the refusal is logged")
+        assert "replica.max_lag" in agent.log()
+        assert "drian: unknown setting (did you mean drain?)" in agent.log()
+        assert agent.get("/primary").status == 200
+
+
+def test_a_peer_can_be_added_and_removed_by_sighup(tmp_path: Path, postgres: Node) -> None:
+    with Agent(tmp_path, postgres) as agent:
+        agent.wait_for("/primary", 200)
+        agent.reload(peers=[{"name": "pg2", "url": "http://127.0.0.1:1"}])
+        until(lambda: agent.status()["members"]["configured"] == 2, 5, "pg2 is a member")
+        until(lambda: agent.status()["peers"][0]["silent_for"] is not None, 5, "pg2 was asked")
+        assert agent.get("/primary").status == 200  # undisturbed: what is unknown of pg2 is no rival
+        agent.reload(peers=[])
+        until(lambda: agent.status()["members"]["configured"] == 1, 5, "pg2 is no member any more")
+
+
+def test_maintenance_outlives_a_restart(tmp_path: Path, postgres: Node) -> None:
+    with Agent(tmp_path, postgres) as agent:
+        agent.wait_for("/primary", 200)
+        told = ran("maintenance", "on", "--url", agent.url)
+        assert (told.returncode, told.stdout) == (0, '{"on":true,"seconds":null}\n')
+        agent.wait_for("/primary", 503, "maintenance")
+        agent.restart()
+        assert agent.get("/primary").reason in ("starting_up", "maintenance")
+        agent.wait_for("/primary", 503, "maintenance")
+        agent.kill()
+        agent.start()
+        agent.wait_for("/primary", 503, "maintenance")
+        assert agent.get("/cluster").json["pause"] is True
+        assert ran("maintenance", "off", "--url", agent.url).returncode == 0
+        agent.wait_for("/primary", 200)
+
+
+def test_maintenance_for_a_while_ends_by_itself_across_a_restart(tmp_path: Path, postgres: Node) -> None:
+    with Agent(tmp_path, postgres) as agent:
+        agent.wait_for("/primary", 200)
+        began = time.monotonic()
+        assert agent.post("/maintenance", {"on": True, "seconds": 8}).status == 200
+        agent.wait_for("/primary", 503, "maintenance")
+        until(lambda: "maintenance" in (agent.state_dir / "state.json").read_text(), 5, "it is on disk")
+        agent.kill()
+        agent.start()
+        if time.monotonic() - began < 7:
+            assert 0 < agent.status()["maintenance"]["remaining"] <= 8 - (time.monotonic() - began) + 0.5
+        agent.wait_for("/primary", 200)
+        assert 8 <= time.monotonic() - began < 10 + BUSY
+        assert agent.status()["maintenance"] is None
+
+
+def test_a_promotion_shows_its_timeline_at_once_and_in_the_history(
+    tmp_path: Path, streaming: Cluster
+) -> None:
+    old, new = streaming.nodes
+    with agents_beside(tmp_path, streaming.nodes) as (one, two):
+        one.wait_for("/primary", 200)
+        two.wait_for("/replica", 200)
+        old.kill9()
+        one.wait_for("/primary", 503, "postgres_down")
+        new.promote()
+        body = two.wait_for("/primary", 200).json
+        assert (body["timeline"], body["role"]) == (2, "primary")
+        [switch] = two.get("/history").json
+        assert (switch[0], switch[4]) == (1, "pg2")
+        two.restart()
+        assert two.get("/history").json == [switch]
+        old.start()
+        one.wait_for("/primary", 503, "stale_timeline")
+        assert two.get("/primary").status == 200
+
+
+def test_the_file_limit_is_raised(tmp_path: Path, postgres: Node) -> None:
+    agent = Agent(tmp_path, postgres)
+    try:
+        agent.start(wait=False)
+        subprocess.run(["prlimit", f"--pid={agent.pid}", "--nofile=256:4096"], check=True)
+        agent.wait_answering()
+        limits = Path(f"/proc/{agent.pid}/limits").read_text()
+        [line] = [line for line in limits.splitlines() if line.startswith("Max open files")]
+        assert line.split()[3:5] == ["4096", "4096"]
+    finally:
+        agent.kill()
+
+
+def test_control_over_a_unix_socket(tmp_path: Path, postgres: Node) -> None:
+    path = tmp_path / "control"
+    with Agent(tmp_path, postgres, settings={"control": {"socket": str(path)}}) as agent:
+        agent.wait_for("/primary", 200)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            body = b'{"on": true}'
+            head = (
+                f"POST /maintenance HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+            )
+            client.sendall(head.encode() + b"\r\n\r\n" + body)
+            assert client.recv(4096).startswith(b"HTTP/1.0 200 ")
+        agent.wait_for("/primary", 503, "maintenance")
+        agent.restart()  # over the socket that it has left behind
+        assert os.path.exists(path)
