@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from healthagent.config import PgpoolSyncSettings
 from healthagent.config.document import Rejected, Scalar
 from healthagent.config.gather import Flags
 from healthagent.config.peers import BaseUrl
+from healthagent.logs import log_to_stderr
 from healthagent.pgpool import statusfile
 from healthagent.pgpool.agents import ask_all, believed, open_session
 from healthagent.pgpool.assignment import BadInput, answered_wrongly, cluster_of, known_before
@@ -112,11 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
             return complain([f"{AGENTS_VARIABLE}: {flaw.rule}, got {flaw.got}" for flaw in error.flaws])
     if problems := known_before(settings):
         return complain(problems)
-    logging.basicConfig(
-        level=configuration.settings.log.level.upper(),
-        format="%(levelname)s %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_stderr(configuration.settings.log)
     try:
         if arguments.may_promote:
             return asyncio.run(may_promote(settings))

@@ -2,17 +2,16 @@
 
 import argparse
 import asyncio
-import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable
 
 from healthagent import light  # first: see there  # noqa: F401
 from healthagent.commands.config import add_file, add_flags, given_flags, load_or_complain
-from healthagent.config import LogSettings, Settings, load
+from healthagent.config import Settings, load
 from healthagent.daemon import Agent, StartError
+from healthagent.logs import log_to_stderr
 
 EXAMPLE = """\
 example:
@@ -42,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if configuration is None:
         return 2
     settings = configuration.settings
-    _log_to_stderr(settings.log)
+    log_to_stderr(settings.log)
 
     def reload() -> Settings:
         return load(arguments.config, flags=flags).settings
@@ -67,41 +66,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:  # not on this platform: asyncio's own is slower, not worse
         return asyncio.new_event_loop
     return uvloop.new_event_loop
-
-
-def _log_to_stderr(settings: LogSettings) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if settings.format == "json" else _Text())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("healthagent").setLevel(settings.level.upper())
-
-
-class _Text(logging.Formatter):
-    """One line, with the time in UTC; a journal adds its own."""
-
-    converter = staticmethod(time.gmtime)
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-
-
-class _Json(logging.Formatter):
-    """One JSON object a line."""
-
-    converter = staticmethod(time.gmtime)
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        for name in ("kind", "ok", "reason"):
-            if hasattr(record, name):
-                line[name] = getattr(record, name)
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
