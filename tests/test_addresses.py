@@ -116,9 +116,7 @@ async def test_one_agent_under_two_entries(names: Names) -> None:
         pytest.param(":5432", set(), id="no host"),
     ],
 )
-async def test_whatever_a_peer_tells(
-    told: str, found: set[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_whatever_a_peer_tells(told: str, found: set[tuple[str, int]]) -> None:
     names = Names(Clock())  # with the real resolver: it has errors of its own
     assert (await looked(board(pg2=told), names))["pg2"] == found
     await names.close()

@@ -82,7 +82,7 @@ async def test_an_address_is_no_name(names: Names, resolver: Resolver) -> None:
 )
 async def test_a_name_that_does_not_resolve(names: Names, resolver: Resolver, error: Exception) -> None:
     resolver.table["pg2"] = error
-    with pytest.raises(OSError, match="pg2|Name"):
+    with pytest.raises(OSError, match=r"pg2|Name"):
         await names.addresses("pg2")
     names.refresh("pg2")
     await settled(names)  # nothing is left to complain about later

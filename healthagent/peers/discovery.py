@@ -45,17 +45,21 @@ class Discoverer:
 
     async def run(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(BUDGET):
-                    found = await self._look_up()
-            except TimeoutError:  # the last good list stays in force
-                self._note("no answer in time")
-            except OSError as error:
-                self._note(str(error.strerror or error))
-            else:
-                self._note(None)
-                self._take(found)
+            await self.look()
             await asyncio.sleep(EVERY)
+
+    async def look(self) -> None:
+        """Look the name up once and take what it names; when that fails the last good list stays in force."""
+        try:
+            async with asyncio.timeout(BUDGET):
+                found = await self._look_up()
+        except TimeoutError:
+            self._note("no answer in time")
+        except OSError as error:
+            self._note(str(error.strerror or error))
+        else:
+            self._note(None)
+            self._take(found)
 
     @property
     def _name(self) -> str:
