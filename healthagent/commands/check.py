@@ -4,7 +4,7 @@ import argparse
 import sys
 from urllib.parse import quote, urlencode
 
-from healthagent.commands.client import BadUrl, Unreachable, agent_url, ask
+from healthagent.commands.client import BadUrl, Unreachable, agent_url, ask, printable
 
 CHECKS = (
     "primary",
@@ -63,12 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"unreachable: {error}\n")
         return UNREACHABLE
     body = reply.json if isinstance(reply.json, dict) else {}
-    verdict = body.get("verdict", {})
+    verdict = body.get("verdict")
     if reply.status == 400:
-        sys.stderr.write(f"{body.get('error', 'bad request')}\n")
+        sys.stderr.write(f"{printable(body.get('error', 'bad request'))}\n")
         return USAGE
     if reply.status not in (200, 503):
         sys.stderr.write(f"unreachable: {url}: no healthagent there, it answered {reply.status}\n")
         return UNREACHABLE
-    sys.stdout.write(f"{verdict.get('reason', reply.status)}: {verdict.get('detail', '')}\n")
+    said = f"{verdict.get('reason')}: {verdict.get('detail')}" if isinstance(verdict, dict) else reply.status
+    sys.stdout.write(f"{printable(said)}\n")
     return YES if reply.status == 200 else NO

@@ -7,14 +7,21 @@ seconds, and importing aiohttp would cost ten times what the question does.
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
+import threading
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 DEFAULT_PORT = 8008
-BUDGET = 3.0  # seconds for one question
+BUDGET = 3.0  # seconds for one question, and as much again to connect
 MAX_BODY = 4 << 20
+
+# labels that a resolver takes; or an IPv6 address, of which urlsplit has taken the brackets
+_HOST = re.compile(
+    r"(?=.{1,253}$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|(?=.*:)[0-9A-Fa-f:.]+(%[\w.-]+)?"
+)
 
 
 class BadUrl(ValueError):
@@ -63,16 +70,24 @@ def agent_url(given: str | None, config: str | None = None) -> str:
 
 
 def _checked(url: str) -> str:
+    want = "--url: want http://HOST:PORT or https://HOST:PORT"
+    if "@" in url:
+        raise BadUrl(f"{want}, without a user and password")
     try:
         parts = urlsplit(url)
-        port = parts.port
+        host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise BadUrl(f"--url: {error}, got {url!r}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise BadUrl(f"--url: want http://HOST:PORT or https://HOST:PORT, got {url!r}")
-    if parts.path not in ("", "/") or parts.username is not None or port == 0:
-        raise BadUrl(f"--url: want only a scheme, a host and a port, got {url!r}")
+        raise BadUrl(f"{want} ({error}), got {url!r}") from None
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or port == 0:
+        raise BadUrl(f"{want}, got {url!r}")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise BadUrl(f"{want}, and nothing after it, got {url!r}")
     return url.rstrip("/")
+
+
+def printable(value: object) -> str:
+    """As text that does not drive a terminal: what an agent says may come from anywhere."""
+    return "".join(character if character.isprintable() else "?" for character in str(value))
 
 
 def ask(
@@ -92,10 +107,27 @@ def ask(
     payload = None if body is None else json.dumps(body)
     sent = {"Content-Type": "application/json"} if payload is not None else {}
     try:
-        connection.request(method, path, payload, {**sent, **(headers or {})})
-        response = connection.getresponse()
-        return Reply(response.status, response.read(MAX_BODY))
-    except (OSError, http.client.HTTPException, socket.gaierror) as error:
+        connection.connect()
+        # a time-out of the socket begins anew with each byte; this one does not
+        limit = threading.Timer(BUDGET, _hang_up, [connection.sock])
+        limit.start()
+        try:
+            connection.request(method, path, payload, {**sent, **(headers or {})})
+            response = connection.getresponse()
+            reply = Reply(response.status, response.read(MAX_BODY))
+        finally:
+            limit.cancel()
+    except (OSError, http.client.HTTPException) as error:
         raise Unreachable(f"{url}{path}: {error or type(error).__name__}") from None
     finally:
         connection.close()
+    if response.length:
+        raise Unreachable(f"{url}{path}: the answer ended early, or is longer than {MAX_BODY >> 20} MB")
+    return reply
+
+
+def _hang_up(connection: socket.socket) -> None:
+    try:
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not TLS's own, which would talk first
+    except OSError:
+        return  # it has ended by itself

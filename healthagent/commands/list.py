@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from healthagent.commands.client import BadUrl, Unreachable, agent_url, ask
+from healthagent.commands.client import BadUrl, Unreachable, agent_url, ask, printable
 
 COLUMNS = ("Member", "Host", "Role", "State", "TL", "Lag", "Writes", "Reads", "Reason")
 GREEN, RED, YELLOW, PLAIN = "\033[32m", "\033[31m", "\033[33m", "\033[0m"
@@ -142,6 +142,5 @@ def _painted(cell: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A cell; what a peer says must not drive the terminal."""
-    text = str(value)
-    return "".join(character if character.isprintable() else "?" for character in text)[:60]
+    """A cell."""
+    return printable(value)[:60]
