@@ -25,7 +25,8 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb and exit with its code; 2 is a usage error, as argparse has it."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    # not list(): once the verb of that name is imported, it stands in front of the builtin here
+    given = [*(sys.argv[1:] if arguments is None else arguments)]
     parser = argparse.ArgumentParser(
         prog="healthagent",
         description="HTTP health checks for PostgreSQL nodes that never send writes to two primaries.",

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from healthagent.commands.client import BadUrl, Unreachable, agent_url, ask, printable
 
@@ -64,10 +64,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def rows_of(url: str) -> list[Row]:
     """Every member as the agent at `url` sees it, itself included."""
-    status, cluster = ask(url, "/status").json, ask(url, "/cluster").json
-    if not isinstance(status, dict) or not isinstance(cluster, dict):
-        raise Unreachable(f"{url}: no healthagent there")
-    places = {str(member["name"]): member for member in cast(list[Row], cluster.get("members", []))}
+    try:
+        return _rows(ask(url, "/status").json, ask(url, "/cluster").json)
+    except (KeyError, TypeError):  # another server's JSON, or none
+        raise Unreachable(f"{url}: no healthagent of this version there") from None
+
+
+def _rows(status: Any, cluster: Any) -> list[Row]:
+    places = {str(member["name"]): member for member in cast(list[Row], cluster["members"])}
     verdicts = status["verdicts"]
     own: Row = {
         "name": status["name"],

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 Answer = bytes | Callable[[socket.socket, bytes], bytes]
@@ -13,7 +13,7 @@ def response(status: int, body: bytes, reason: str = "Any") -> bytes:
 
 
 @contextmanager
-def answering(answers: dict[str, Answer]) -> Iterator[str]:
+def answering(answers: Mapping[str, Answer]) -> Iterator[str]:
     """Serve `answers` by path, every other path with 404; yields the URL. A callable sees the request."""
     listener = socket.create_server(("127.0.0.1", 0))
     done = threading.Event()
