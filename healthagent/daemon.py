@@ -33,7 +33,7 @@ from .peers.addresses import Addresses
 from .peers.client import Entry, PeerClient
 from .peers.direct import Directs
 from .peers.discovery import Discoverer
-from .peers.exchange import HEADER, Exchange
+from .peers.exchange import HEADER, Exchange, key_of
 from .peers.listener import PeerListener
 from .peers.resolve import Names
 from .policy import address_of, policy_of
@@ -47,7 +47,6 @@ from .tls import client_tls, server_tls
 log = logging.getLogger(__name__)
 
 TICK = 0.1  # seconds between two looks at the verdicts, for the log and for telling the peers
-CERTIFIED = b"certificates"  # signs where they authenticate, and no secret does: the format stays the same
 FAREWELL = 2.0  # seconds of answering `stopping`, so that every checker asks once more before we go
 
 
@@ -309,10 +308,9 @@ class Agent:
 
     def _exchange(self, settings: Settings) -> Exchange | None:
         """The one exchange of this start: a new one would count from zero and look like a replay."""
-        secret = settings.peer.secret
-        if secret is None and settings.tls.client_ca is None:
+        key = key_of(settings)
+        if key is None:
             return None
-        key = CERTIFIED if secret is None else secret.reveal().encode()
         if self._signing is None:
             self._signing = Exchange(key, self.board.identity.incarnation)
         self._signing.change_secret(key)

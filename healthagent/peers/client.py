@@ -61,7 +61,7 @@ class PeerClient:
         self._wakes: dict[str, asyncio.Event] = {}
         self._tasks: dict[Entry, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
-        self._troubles = Troubles()
+        self.troubles = Troubles()
 
     def change(self, *, interval: float, timeout: float) -> None:
         """Use other durations from the next call on."""
@@ -114,7 +114,7 @@ class PeerClient:
         """Keep nothing of an entry that is gone: with DNS each restart of a peer may bring another."""
         self._wakes.pop(name, None)
         self.round_trips.pop(name, None)
-        self._troubles.forget(name)
+        self.troubles.forget(name)
         for peer, kind in list(self.failures):
             if peer == name:
                 del self.failures[peer, kind]
@@ -150,19 +150,19 @@ class PeerClient:
             timed_out = isinstance(error, TimeoutError)
             self.failures[entry.name, "timeout" if timed_out else "unreachable"] += 1
             now = self._clock()
-            self._troubles.failed(entry.name, entry.url, cause_of(error, self._timeout), now)
+            self.troubles.failed(entry.name, entry.url, cause_of(error, self._timeout), now)
             self.board.miss(entry.name, asked_at, now)
         else:
             now = self._clock()
             self.round_trips[entry.name] = now - asked_at
-            self._troubles.answered(entry.name, now)
+            self.troubles.answered(entry.name, now)
             if statement is not None:
                 self.board.hear(entry.name, statement, now)
 
     def _misunderstand(self, entry: Entry, asked_at: Instant, why: str) -> None:
         now = self._clock()
         self.failures[entry.name, "misunderstood"] += 1
-        self._troubles.answered(entry.name, now)
+        self.troubles.answered(entry.name, now)
         self.board.miss(entry.name, asked_at, now)  # whatever answers, this peer did not
         self.board.misunderstand(entry.name, why, now)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from ..config import Settings
 from ..core.model import Instant
 from ..wire import EchoSaid, Message, Misunderstood, decode, encode
 
@@ -25,6 +26,7 @@ HEADER = "X-Healthagent-Signature"
 REMEMBERED = 4096  # own counters with their instants: many times what any message may still echo
 WINDOW = 4096  # counters back from a sender's newest within which a replay is told from an overtaken message
 SENDERS = 256  # peers whose counters are kept
+CERTIFIED = b"certificates"  # signs where they authenticate and no secret does: one format for both
 NEVER: Instant = float("-inf")
 
 
@@ -130,3 +132,16 @@ class Exchange:
 
     def _sign(self, body: bytes) -> str:
         return "sha256=" + hmac.new(self._secret, body, hashlib.sha256).hexdigest()
+
+
+def exchange_of(settings: Settings, incarnation: str) -> Exchange | None:
+    """The exchange of an agent, None where agents only pull."""
+    key = key_of(settings)
+    return None if key is None else Exchange(key, incarnation)
+
+
+def key_of(settings: Settings) -> bytes | None:
+    """What messages are signed with; None without a secret, unless certificates authenticate both sides."""
+    if settings.peer.secret is not None:
+        return settings.peer.secret.reveal().encode()
+    return None if settings.tls.client_ca is None else CERTIFIED

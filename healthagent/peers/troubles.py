@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Trouble:
+    url: str
     cause: str
     told_at: Instant
     failed_at: Instant
@@ -37,9 +38,9 @@ class Troubles:
         known = self._known.get(entry)
         if known is None or (known.cause != cause and now - known.told_at >= CALM):
             log.warning("peer %s: %s: %s", entry, url, cause)
-            self._known[entry] = _Trouble(cause, now, now)
+            self._known[entry] = _Trouble(url, cause, now, now)
         else:
-            known.failed_at = now
+            known.failed_at, known.url = now, url
 
     def answered(self, entry: str, now: Instant) -> None:
         """Note that a peer was asked and answered."""
@@ -47,6 +48,11 @@ class Troubles:
         if known is not None and now - known.failed_at >= CALM:
             del self._known[entry]
             log.info("peer %s: answers again", entry)
+
+    def cause(self, entry: str) -> str | None:
+        """Why this peer cannot be asked at present."""
+        known = self._known.get(entry)
+        return None if known is None else f"{known.url}: {known.cause}"
 
     def forget(self, entry: str) -> None:
         """This entry is not asked any more."""
