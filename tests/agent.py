@@ -240,6 +240,7 @@ class Agent:
                 return  # forged or replayed: refused, and nobody waits for the answer
             if composed_after is not None and message.name in self.board.peers:
                 self._hear(message.name, message, composed_after, note)
+                self.look()
             answer, signed = self.exchange.send(
                 self.board.describe(self.now), message.name, self.now, answering=message
             )
@@ -279,7 +280,6 @@ class Agent:
         self.board.hear(entry, statement, self.now)
         if self.board.peers[entry].statement is statement:
             self.world.read(self, note)
-        self.look()
 
     def _take_patroni(self, question: Question, said: bytes) -> None:
         if not question.over:

@@ -22,7 +22,8 @@ class Story:
     """One cluster and what has been printed of it so far."""
 
     def __init__(self) -> None:
-        self.world = World(Policy())
+        self.policy = Policy()
+        self.world = World(self.policy)
         self.lines: list[str] = []
         self._shown: dict[str, tuple[bool, str]] = {}
         self._reads = False
@@ -31,10 +32,14 @@ class Story:
         """Run the commands of one block, and return what was said meanwhile."""
         self.lines = []
         for command in commands:
-            word, *arguments = command.split()
-            act: Callable[..., None] = getattr(self, f"do_{word.replace('-', '_')}")
-            act(*arguments)
+            self.act(command)
         return self.lines
+
+    def act(self, command: str) -> None:
+        """Do what one command says."""
+        word, *arguments = command.split()
+        act: Callable[..., None] = getattr(self, f"do_{word.replace('-', '_')}")
+        act(*arguments)
 
     def _listen(self, agent: Agent, verdict: Verdict) -> None:
         """Print what an agent answers now, if it differs from what it answered before."""
@@ -56,7 +61,9 @@ class Story:
         """nodes pg1 pg2 pg3 w9 [key=value ...]: pg1 is primary, the others follow it; w... are witnesses."""
         names = [word for word in words if "=" not in word]
         chosen = dict(word.split("=", 1) for word in words if "=" in word)
-        self.world = World(policy_of(chosen), signed=chosen.get("exchange") == "signed")
+        self.world = self.make_world(
+            chosen_policy(self.policy, chosen), signed=chosen.get("exchange") == "signed"
+        )
         for name in names:
             self.world.add(name, witness=name.startswith("w"))
         for name in names:
@@ -66,6 +73,13 @@ class Story:
                 postgres.role = Role.PRIMARY
             else:
                 postgres.follows = names[0]
+        self.watch()
+
+    def make_world(self, policy: Policy, *, signed: bool) -> World:
+        return World(policy, signed=signed)
+
+    def watch(self) -> None:
+        """Listen to the agents of a new world."""
         self.world.observers.append(self._listen)
 
     def do_entry(self, owner: str, entry: str, target: str) -> None:
@@ -107,6 +121,10 @@ class Story:
             agent.disk.content = None
         self.do_run(next((word[5:] for word in how if word.startswith("down=")), "0.5"))
         agent.start()
+
+    def do_empty(self, name: str) -> None:
+        """empty pg1: its state_dir is lost."""
+        self.world.agents[name].disk.content = None
 
     def do_freeze(self, name: str) -> None:
         self.world.agents[name].freeze()
@@ -197,6 +215,12 @@ class Story:
                 if other not in names:
                     self.world.network.sever(name, other)
 
+    def do_mend(self, one: str, other: str) -> None:
+        """mend pg1 pg2: these two reach each other again."""
+        for pair in ((one, other), (other, one)):
+            self.world.network.cut.discard(pair)
+            self.world.network.blocked.discard(pair)
+
     def do_heal(self) -> None:
         self.world.network.heal()
 
@@ -218,10 +242,10 @@ class Story:
             self._say(f"{name} {200 if verdict.ok else 503} {verdict.reason}: {verdict.detail}")
 
 
-def policy_of(chosen: dict[str, str]) -> Policy:
-    """The policy of a story's `nodes` line."""
+def chosen_policy(policy: Policy, chosen: dict[str, str]) -> Policy:
+    """The policy with what a `nodes` line chooses."""
     return replace(
-        Policy(),
+        policy,
         demote_isolated=chosen.get("isolation") == "demote",
         demote_all=chosen.get("on_conflict") == "demote_all",
         durable=chosen.get("state_dir") != "null",

@@ -245,6 +245,22 @@ def test_a_new_list_of_peers_keeps_what_is_known_of_those_that_stay() -> None:
     assert made.members(NOW) == (3, 2)
 
 
+def test_a_newcomer_among_the_peers_does_not_take_a_serving_primary_down() -> None:
+    made = board()
+    assert made.primary(NOW).ok
+    made.replace_peers([Peer("pg2"), Peer("pg3"), Peer("pg4")], NOW)
+    assert made.primary(NOW).ok
+    made.miss("pg4", NOW, NOW + 1.0)
+    made.end_call("pg4", NOW, NOW + 1.0)
+    assert made.primary(NOW + 1.0).ok
+
+
+def test_a_newcomer_is_asked_before_a_new_primary_serves() -> None:
+    made = board(remembered=newly())
+    made.replace_peers([Peer("pg2"), Peer("pg3"), Peer("pg4")], NOW)
+    assert made.primary(NOW).reason is Reason.START_GATE
+
+
 # Verdicts are computed when asked.
 
 
@@ -405,6 +421,7 @@ def primary_without_round(**more: Any) -> Board:
 def test_a_primary_says_nothing_of_its_postgres_before_it_knows_to_whom_it_yields() -> None:
     made = primary_without_round()
     assert told(made).snapshot is None
+    made.hear("pg2", statement("pg2", snap(), serving=True, age=0.0), NOW + 0.1)
     made.end_call("pg2", NOW, NOW + 0.1)
     found = told(made, NOW + 0.1)
     assert found.snapshot is not None
