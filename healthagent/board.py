@@ -132,11 +132,16 @@ class Board:
             self._know_peer(replace(peer, last_call=Call(begun_at, now)), now)
 
     def replace_peers(self, peers: Iterable[Peer], now: Instant) -> None:
-        """Take a new list of peers; what is known of those that stay is kept."""
+        """Take a new list of peers; what is known of those that stay is kept.
+
+        A newcomer does not undo the round of a primary that serves: it is asked at once, and until
+        then nothing is known of it, which takes no one down.
+        """
+        asked = last_round(self._view(now)) if self.memory.serving else None
         self.peers = {
             peer.name: replace(self.peers[peer.name], witness=peer.witness)
             if peer.name in self.peers
-            else peer
+            else replace(peer, last_call=asked)
             for peer in peers
         }
         self._changed(now)
