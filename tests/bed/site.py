@@ -31,7 +31,7 @@ DRAIN = 3.0  # seconds, the default
 TAKEOVER = 5.0  # seconds, instead of 10: what is waited for here
 ROUND = 1.5  # seconds: peer.interval + peer.timeout, after which every peer was asked once more
 MOMENT = 0.5  # seconds that a busy machine may add to anything
-SLOWEST = 0.1  # seconds: an answer that waited for PostgreSQL or a peer would take 1 s
+SLOWEST = 0.5  # seconds: an answer that waited for PostgreSQL or a peer would take their 1 s
 STARTED_WITHIN = 60.0  # seconds; four agents import side by side, and a machine may have two cores
 SETTINGS = {"takeover_after": f"{TAKEOVER:g}s", "start_alone_after": "4s"}
 SECRET = "a secret for tests only"
@@ -166,9 +166,16 @@ class Site:
     # What is answered.
 
     def wait(self, name: str, reason: str, timeout: float = 15.0) -> float:
-        """Wait until /primary answers for this reason; the moment at which it was seen."""
+        """Wait until /primary answers for this reason, also those who watch; the moment when it was seen."""
+        began = boottime()
         self.agents[name].wait_for("/primary", 200 if reason == "primary" else 503, reason, timeout)
-        return boottime()
+        seen_at = boottime()
+        if name in self._samplers:
+            until(lambda: self._is_sampled(name, reason, began), 5.0, f"the sampler of {name} sees it")
+        return seen_at
+
+    def _is_sampled(self, name: str, reason: str, since: float) -> bool:
+        return any(one.reason == reason and one.after >= since for one in self._samplers[name].samples())
 
     def heard(self, name: str) -> int:
         """How many members an agent hears, itself included."""
