@@ -19,6 +19,9 @@ from tests.agent_yaml import written
 from tests.bed.certificates import Certificates
 from tests.bed.peer_server import Play, WildPeer, answering, http
 
+# asyncio's TLS transports close some turns of the loop after everybody has let go of them
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+
 SECRET = "a secret of at least this many bytes"
 WELL = f"well: version {__version__}, same cluster, same members"
 
