@@ -73,11 +73,13 @@ class Bench:
         def act() -> None:
             old.stop()
             new, other = promote_foremost(self.standbys)
-            old.become_standby_of(new)
-            old.start()
             self.primary, self.standbys = new, [other, old]
 
-        windows = await self._measured(act, lambda: began)
+        def rejoin() -> None:
+            old.become_standby_of(self.primary)
+            old.start()
+
+        windows = await self._measured(act, lambda: began, rejoin)
         await asyncio.to_thread(self.primary.wait_streaming, *self.standbys)
         return windows
 
@@ -100,19 +102,28 @@ class Bench:
         agent, began = self._agents[self.primary.name], boottime()
         await asyncio.to_thread(agent.post, "/maintenance", {"on": True})
 
-        def act() -> None:
+        def act() -> Instant:
             for one in self.behind:
                 proxy, backend = one.front.proxy, one.front.backend
                 until(lambda p=proxy, b=backend: not p.up(b), SETTLED, "the server is down")  # type: ignore[misc]  # bound now, not at the call
+            permitted_at = boottime()
             agent.post("/maintenance", {"on": False})
+            return permitted_at
 
         return await self._measured(act, lambda: began)
 
-    async def _measured(self, act: Callable[[], None], began: Callable[[], Instant]) -> list[Window]:
+    async def _measured(
+        self,
+        act: Callable[[], Instant | None],
+        began: Callable[[], Instant],
+        then: Callable[[], None] = lambda: None,
+    ) -> list[Window]:
         old, marks = self.primary, [len(one.writer.commits) for one in self.behind]
-        await asyncio.to_thread(act)
+        known = await asyncio.to_thread(act)  # when the new primary was permitted, if the act decides that
         new = self.primary
-        permitted_at = await self._says(new, 200)
+        permitted = asyncio.create_task(self._says(new, 200))
+        await asyncio.to_thread(then)
+        permitted_at = await permitted if known is None else known
         async with asyncio.TaskGroup() as settling:
             for one in self.behind:
                 settling.create_task(one.settled(old, new))

@@ -26,7 +26,7 @@ from healthagent.demo.postgres import Node, until
 from tests.bed.command import HEALTHAGENT
 
 POLL = 0.02
-STARTED_WITHIN = 15.0  # seconds; its imports alone take one
+STARTED_WITHIN = 60.0  # seconds; imports alone take one, and eight on a machine that is busy with other tests
 OURS = ("HEALTHAGENT_", "PG")  # variables of whoever runs the tests must not decide them
 
 
