@@ -97,7 +97,7 @@ class Agent:
             self.board, self.names, lambda: {entry.name: entry.url for entry in self.client.entries}, {}
         )
         durations = {"interval": settings.postgres.interval, "timeout": settings.postgres.timeout}
-        self.directs = Directs(self.board, boottime, **durations)
+        self.directs = Directs(self.board, boottime, self.names, **durations)
         self._ask_directly(settings)
         self.poller = (
             None
@@ -328,7 +328,7 @@ class Agent:
 
     def observe(self, snapshot: Snapshot) -> None:
         now = boottime()
-        self.board.observe(self._resolved(snapshot), now)
+        self.board.observe(self.names.with_upstream(snapshot), now)
         if self.keeper is not None:
             found = current_primary(self.board.view(now), self.board.policy)
             own = self.settings.name if snapshot.role is Role.PRIMARY else None
@@ -349,14 +349,6 @@ class Agent:
     def probe_took(self, seconds: float) -> None:
         if self._probe_duration is not None:
             self._probe_duration.observe(seconds)
-
-    def _resolved(self, snapshot: Snapshot) -> Snapshot:
-        """Add what our upstream's name resolves to here: a name means nothing to another machine."""
-        receiver = snapshot.receiver
-        if receiver is None or receiver.host is None:
-            return snapshot
-        self.names.refresh(receiver.host)
-        return replace(snapshot, receiver=replace(receiver, addresses=self.names.known(receiver.host)))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from ..core.members import heard
 from ..core.model import Alarm, Failure, Instant, Snapshot
 from ..postgres import Poller
 from ..postgres.session import ConnectArguments
+from .resolve import Names
 
 LOOK_EVERY = 0.25  # seconds
 
@@ -16,10 +17,11 @@ class Directs:
     """All peers with a DSN: `await directs.run()`; the list may change while it runs."""
 
     def __init__(
-        self, board: Board, clock: Callable[[], Instant], *, interval: float, timeout: float
+        self, board: Board, clock: Callable[[], Instant], names: Names, *, interval: float, timeout: float
     ) -> None:
         self.board = board
         self._clock = clock
+        self._names = names
         self._interval = interval
         self._timeout = timeout
         self._wanted: dict[str, ConnectArguments] = {}
@@ -44,6 +46,7 @@ class Directs:
                             entry,
                             arguments,
                             self._clock,
+                            self._names,
                             interval=self._interval,
                             timeout=self._timeout,
                         )
@@ -60,6 +63,7 @@ class Direct:
         entry: str,
         arguments: ConnectArguments,
         clock: Callable[[], Instant],
+        names: Names,
         *,
         interval: float,
         timeout: float,
@@ -68,6 +72,7 @@ class Direct:
         self.entry = entry
         self._arguments = arguments
         self._clock = clock
+        self._names = names
         self._interval = interval
         self._timeout = timeout
 
@@ -99,7 +104,7 @@ class Direct:
     # The poller tells us.
 
     def observe(self, snapshot: Snapshot) -> None:
-        self.board.ask_directly(self.entry, snapshot, self._clock())
+        self.board.ask_directly(self.entry, self._names.with_upstream(snapshot), self._clock())
 
     def observe_failure(self, failure: Failure) -> None:
         """Nothing: what was seen before ages by itself, and no answer is no evidence."""

@@ -4,11 +4,12 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ..core.conflict import spelled
-from ..core.model import Instant
+from ..core.model import Instant, Snapshot
 from ..offloop import call
 
 KEPT_FOR = 10.0  # seconds until a name is looked up again, in the background
@@ -68,6 +69,14 @@ class Names(AbstractResolver):
             return (spelled(host),)
         found = self._known.get(host)
         return found[0] if found else ()
+
+    def with_upstream(self, snapshot: Snapshot) -> Snapshot:
+        """Add what the upstream's name resolves to here: a name means nothing to another machine."""
+        receiver = snapshot.receiver
+        if receiver is None or receiver.host is None:
+            return snapshot
+        self.refresh(receiver.host)
+        return replace(snapshot, receiver=replace(receiver, addresses=self.known(receiver.host)))
 
     async def _look_up(self, host: str) -> tuple[str, ...]:
         try:
