@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -42,4 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = chosen.command(chosen)
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:  # `| head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        code = 1
     sys.exit(code)
