@@ -164,6 +164,7 @@ def test_two_members_that_diverged_stay_so_through_restarts_of_their_agents(site
     site.node("pg2").promote()
     for name in ("pg1", "pg2"):
         site.wait(name, "diverged")
+    time.sleep(1.0)  # the state files are written
     since = boottime()
     for name in ("pg1", "pg2"):
         site.agents[name].kill()
