@@ -139,6 +139,11 @@ UNDISTURBED = [
         id="a replica of another system identifier",
     ),
     pytest.param(gated(since=1.0, began=1.0, ended=0.2), DEFAULT, id="a round begun as the term began"),
+    pytest.param(
+        view(peers=[peer("pg2", statement("pg2", reason=Reason.START_GATE))]),
+        DEFAULT,
+        id="it serves, and another has just started as a primary",
+    ),
     pytest.param(gated(since=9.0, began=3.0, ended=2.5), DEFAULT, id="a round that ended 2.5 s ago"),
     pytest.param(
         view(peers=[following("pg2"), silent("pg3", called=0.9)], remembered=newly()),
@@ -336,6 +341,13 @@ REFUSED = [
         Reason.START_GATE,
         "not every peer has been asked",
         id="an ignored entry is asked too",
+    ),
+    pytest.param(
+        view(peers=[peer("pg2", statement("pg2", reason=Reason.START_GATE))], remembered=newly()),
+        DEFAULT,
+        Reason.START_GATE,
+        "pg2 is one too and has not yet said to whom it yields",
+        id="another has just started as a primary too",
     ),
     # rule 8
     pytest.param(

@@ -112,6 +112,15 @@ def _refused_by_gate(view: View, policy: Policy) -> Verdict | None:
                 f"the last round of questions to the peers ended {since_round:.1f} s ago, "
                 f"at most {policy.round_max_age:g} s is fresh",
             )
+    if not view.memory.serving:
+        for peer in view.peers:
+            statement = heard(peer, view.now, policy)
+            if statement is not None and statement.snapshot is None and statement.reason == Reason.START_GATE:
+                # before its first round it hides its PostgreSQL, which only a primary says from that gate
+                return refusal(
+                    Reason.START_GATE,
+                    f"newly primary: {peer.label} is one too and has not yet said to whom it yields",
+                )
     if not is_newly(view):
         return None
     members, present = member_count(view, policy), heard_count(view, policy)
