@@ -128,8 +128,14 @@ class Board:
         One that took far longer than its budget spanned a freeze of this agent: it says nothing of now.
         """
         peer = self.peers.get(entry)
-        if peer is not None and now - begun_at <= self.policy.peer_timeout + FROZEN:
-            self._know_peer(replace(peer, last_call=Call(begun_at, now)), now)
+        if peer is None or now - begun_at > self.policy.peer_timeout + FROZEN:
+            return
+        known = replace(peer, last_call=Call(begun_at, now))
+        if self.memory.yields_to is not None:
+            self._know_peer(known, now)
+        else:  # whether to go on yielding is all that the end of a round decides
+            self.peers[entry] = known
+            self.evidence_version += 1
 
     def replace_peers(self, peers: Iterable[Peer], now: Instant) -> None:
         """Take a new list of peers; what is known of those that stay is kept.

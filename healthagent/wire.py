@@ -173,8 +173,11 @@ def statement_of(message: Message, asked_at: Instant, received_at: Instant) -> S
     )
 
 
+_ROLES = {str(role): role for role in Role}
+
+
 def _role(word: str | None) -> Role | None:
-    return Role(word) if word in tuple(Role) else None
+    return _ROLES.get(word) if word else None
 
 
 def _candidate(said: CandidateSaid | None) -> Candidate | None:

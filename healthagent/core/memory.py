@@ -11,7 +11,7 @@ question asked after that, that it yields in turn. Two nodes therefore never bot
 the other's word: whoever stopped yielding later asks later, and hears no.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -65,9 +65,11 @@ def raise_high_water(memory: Memory, served: Served, saved: bool = True) -> Memo
 
 
 def _higher(
-    mark: Mapping[int, int], known: Iterable[tuple[int, int]], own: int | None = None
+    mark: Mapping[int, int], known: Sequence[tuple[int, int]], own: int | None = None
 ) -> Mapping[int, int]:
     """The mark raised by what is known; our own cluster always has a place in it."""
+    if all(timeline <= mark.get(cluster, 0) for cluster, timeline in known):
+        return mark
     merged = dict(mark)
     for cluster, timeline in known:
         if cluster in merged or cluster == own or len(merged) < KNOWN_CLUSTERS:
@@ -152,14 +154,14 @@ def _follow(view: View, policy: Policy) -> Memory:
         and memory.replayed_lsn is not None
         and replayed > memory.replayed_lsn
     )
-    if snapshot.streaming or progress:
-        memory = replace(memory, streamed_at=snapshot.asked_at)
-    if replayed != memory.replayed_lsn:
-        memory = replace(memory, replayed_lsn=replayed)
-    if follows_rightly(view, policy):
-        memory = replace(memory, followed_at=now)
-    if on_right_timeline(view, policy):
-        memory = replace(memory, on_timeline_at=now)
-    if not policy.lag_limit.unlimited and lag_within(view, policy, policy.lag_limit) is False:
-        memory = replace(memory, lagged_at=now)
-    return memory
+    lagging = (
+        not policy.lag_limit.unlimited and lag_within(view, policy, policy.lag_limit) is False
+    )  # unknown is not above the limit: it has a refusal of its own
+    return replace(
+        memory,
+        streamed_at=snapshot.asked_at if snapshot.streaming or progress else memory.streamed_at,
+        replayed_lsn=replayed,
+        followed_at=now if follows_rightly(view, policy) else memory.followed_at,
+        on_timeline_at=now if on_right_timeline(view, policy) else memory.on_timeline_at,
+        lagged_at=now if lagging else memory.lagged_at,
+    )
