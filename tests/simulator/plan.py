@@ -45,7 +45,7 @@ class Plan:
 def plan_of(seed: int) -> Plan:
     """The schedule of a seed."""
     chance = Random(seed)
-    data = chance.choices([2, 3, 4, 5], [50, 40, 6, 4])[0]
+    data = chance.choices([2, 3, 4, 5], [58, 35, 4, 3])[0]
     names = [f"pg{number}" for number in range(1, data + 1)]
     witness = ["w9"] if chance.random() < (0.5 if data == 2 else 0.15) else []
     options = [
@@ -58,7 +58,7 @@ def plan_of(seed: int) -> Plan:
         )
         if chance.random() < likely
     ]
-    duration = chance.uniform(6, 15)
+    duration = chance.uniform(5, 12)
     steps = sorted(_faults(chance, names, names + witness, duration), key=lambda step: step.at)
     return Plan(
         seed=seed,
@@ -68,7 +68,7 @@ def plan_of(seed: int) -> Plan:
         duplicated=chance.choices([0.0, 0.05], [80, 20])[0],
         steps=tuple(steps),
         duration=duration,
-        calm=chance.random() < 0.15,
+        calm=chance.random() < 0.1,
     )
 
 
