@@ -186,6 +186,7 @@ class Agent:
                 probe_failures=self.probe_failures,
                 verdict_changes=self.journal.changes,
                 peer_failures=self.client.failures,
+                peer_refusals=self.listener.rejected,
                 round_trips=self.client.round_trips,
                 haproxy_sessions=surface.haproxy_states.sessions,
                 alarms=self.alarms,

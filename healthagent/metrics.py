@@ -43,6 +43,7 @@ class Sources:
     verdict_changes: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (kind, new reason)
     fence_runs: Mapping[str, int] = field(default_factory=dict)  # by FENCE_RESULTS
     peer_failures: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (peer, kind)
+    peer_refusals: Mapping[str, int] = field(default_factory=dict)  # kind -> times
     round_trips: Mapping[str, float] = field(default_factory=dict)  # peer -> seconds of its last call
     haproxy_sessions: Callable[[Instant], Mapping[str, int]] = _no_sessions  # backend/server -> sessions
     alarms: Callable[[], Sequence[str]] = tuple
@@ -239,6 +240,12 @@ def _peers(board: Board, view: View, sources: Sources) -> Iterator[Metric]:
         "Questions to this peer that brought no answer, or none that could be read, by kind.",
         ("peer", "kind"),
         [(labels, count) for labels, count in sources.peer_failures.items()],
+    )
+    yield _counter(
+        "peer_refusals",
+        "Questions of peers, or of strangers, to /peer that this agent refused, by kind.",
+        ("kind",),
+        [((kind,), count) for kind, count in sources.peer_refusals.items()],
     )
 
 

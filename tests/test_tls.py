@@ -1,5 +1,6 @@
 """TLS contexts, and /peer for callers with and without a certificate, over real sockets."""
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from healthagent.board import Board, Identity
 from healthagent.clock import boottime
 from healthagent.core.model import Memory, Peer, Policy
+from healthagent.server import http
 from healthagent.tls import client_tls, server_tls
 from tests.agent_yaml import settings
 from tests.bed.certificates import Certificates
@@ -118,3 +120,14 @@ def test_versions_before_1_2_are_not_spoken(tmp_path: Path, certificates: Certif
     assert client.minimum_version >= ssl.TLSVersion.TLSv1_2
     assert (server.verify_mode, client.verify_mode) == (ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED)
     assert client.check_hostname
+
+
+async def test_a_caller_that_begins_no_handshake_is_dropped(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "PATIENCE", 0.2)
+    async with answering(board(), tls=certificates.server("localhost")) as (url, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()

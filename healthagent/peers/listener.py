@@ -5,7 +5,7 @@ With `tls.client_ca` both are only for callers that show a certificate which it 
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -19,7 +19,8 @@ from .exchange import HEADER, Exchange, Forged, Overtaken, Replayed
 
 MOST_AT_ONCE = 128  # bodies that are being read: 32 MB at worst
 BODY_WITHIN = 2.0  # seconds for a body of some kilobytes
-TOLD_EVERY = 60.0  # seconds between two log lines of one kind of refused question
+CALM = 60.0  # seconds without another: then the same fault of the same caller is worth a line again
+MOST_CALLERS = 256  # whose faults are remembered
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class PeerListener:
         self._clock = clock
         self._certified_only = certified_only
         self._reading = 0
-        self._told_at: dict[str, Instant] = {}
+        self._faults: OrderedDict[tuple[str, str | None], Instant] = OrderedDict()  # the last of each
 
     async def tell(self, request: BaseRequest) -> Answer:
         """GET /peer: our own description, unsigned."""
@@ -109,10 +110,13 @@ class PeerListener:
 
     def _refuse(self, kind: str, status: HTTPStatus, why: str, request: BaseRequest) -> Answer:
         self.rejected[kind] += 1
-        now = self._clock()
-        if now - self._told_at.get(kind, float("-inf")) >= TOLD_EVERY:
-            self._told_at[kind] = now
+        now, fault = self._clock(), (kind, request.remote)
+        if now - self._faults.get(fault, float("-inf")) >= CALM:
             log.warning("a peer's question from %s was refused: %s", request.remote, why)
+        self._faults[fault] = now
+        self._faults.move_to_end(fault)
+        while len(self._faults) > MOST_CALLERS:
+            self._faults.popitem(last=False)
         return refusal(status, why)
 
     def _entry_of(self, message: Message) -> str | None:

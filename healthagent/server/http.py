@@ -13,7 +13,7 @@ from aiohttp.web_response import Response, StreamResponse
 from multidict import CIMultiDict
 
 from ..core.model import Instant
-from ..crowd import Connected, Crowd
+from ..crowd import PATIENCE, Connected, Crowd
 from .answers import Answer, Answers, refusal
 from .haproxy_state import HEADER, SESSIONS_HEADER, HaproxyStates
 from .lane import Door
@@ -50,7 +50,10 @@ class Surface:
 
     async def listen(self, host: str | None, port: int, tls: ssl.SSLContext | None = None) -> list[int]:
         """Answer on a TCP address; returns the ports, which the kernel chose when `port` is 0."""
-        listener = await self._loop.create_server(self._door, host, port, ssl=tls, backlog=BACKLOG)
+        handshake = None if tls is None else PATIENCE  # the crowd knows a client only after it
+        listener = await self._loop.create_server(
+            self._door, host, port, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake
+        )
         self._listeners.append(listener)
         return [socket.getsockname()[1] for socket in listener.sockets]
 
