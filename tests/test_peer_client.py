@@ -7,6 +7,7 @@ import logging
 import socket
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
 import pytest
 from msgspec.structs import replace as changed
@@ -15,10 +16,12 @@ from healthagent.board import Board, Identity
 from healthagent.clock import boottime
 from healthagent.core.members import heard
 from healthagent.core.model import Alarm, Memory, Peer, Policy, Role, Snapshot, Source
+from healthagent.peers import resolve
 from healthagent.peers.client import Entry, PeerClient
 from healthagent.peers.exchange import HEADER, Exchange
 from healthagent.peers.resolve import Names
 from healthagent.wire import MAX_BYTES, Message, SnapshotSaid, decode, encode
+from tests.bed.gate import Gate
 from tests.bed.peer_server import Play, WildPeer, answering, http
 from tests.builders import SYSTEM
 
@@ -493,3 +496,52 @@ async def test_an_answer_that_a_younger_push_has_overtaken_is_no_fault() -> None
     assert client.failures == {}
     assert made.peers["pg2"].alarm is None
     assert changed(decode(answered[0]), counter=0) == said()
+
+
+# Names.
+
+
+async def test_a_resolver_that_hangs_costs_one_call_its_budget_and_no_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, real = board(peers=("pg2", "pg3")), socket.getaddrinfo
+
+    def table(host: str, *rest: Any, **more: Any) -> Any:
+        return real("127.0.0.1" if host == "mute.example" else host, *rest, **more)
+
+    with Gate() as gate:
+        monkeypatch.setattr(socket, "getaddrinfo", gate.through(table))
+        async with WildPeer(http(encode(said()))) as named, WildPeer(http(encode(said("pg3")))) as steady:
+            urls = {"pg2": f"http://mute.example:{named.port}", "pg3": steady.url}
+            async with asking(made, urls) as client:
+                await steady.asked(12)
+                before = boottime()
+                assert made.primary(before).reason is not None
+                assert boottime() - before < 0.1
+                assert client.failures["pg2", "timeout"] >= 1
+                assert named.requests == []
+                gate.open()
+                await named.asked(2)
+    assert made.peers["pg2"].statement is not None
+    [told] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert told == f"peer pg2: {urls['pg2']}: no answer within 0.3 s"
+
+
+async def test_a_peer_that_moved_is_asked_at_its_new_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "KEPT_FOR", 0.0)
+    made, real, where = board(), socket.getaddrinfo, ["127.0.0.1"]
+
+    def table(host: str, *rest: Any, **more: Any) -> Any:
+        return real(where[0], *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", table)
+    async with (
+        WildPeer(http(encode(said()), "200 OK", "Connection: close")) as old,
+        asking(made, {"pg2": f"http://moved.example:{old.port}"}),
+    ):
+        await old.asked(2)
+        new = WildPeer(http(encode(said())))
+        new.host, new.port = "127.0.0.2", old.port
+        async with new:
+            where[0] = new.host
+            await new.asked(2)

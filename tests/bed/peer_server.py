@@ -40,14 +40,14 @@ class WildPeer:
     def __init__(self, answer: bytes | Play) -> None:
         self.answer = answer  # may be changed at any time
         self.requests: list[str] = []  # request lines
-        self.port = 0
+        self.host, self.port = "127.0.0.1", 0
         self._news = asyncio.Condition()
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     async def asked(self, times: int, path: str = "", within: float = 20.0) -> None:
         """Wait until so many requests with this in their request line have come."""
@@ -55,7 +55,7 @@ class WildPeer:
             await self._news.wait_for(lambda: sum(path in line for line in self.requests) >= times)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
