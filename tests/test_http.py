@@ -156,7 +156,7 @@ async def test_a_body_of_no_bytes_leads_to_aiohttp_and_to_the_same_answer(
 ) -> None:
     plain = await served.ask(path, method)
     unusual = await served.ask(path, method, "Host: pg1\r\nContent-Length: 0\r\n")
-    assert plain == Reply(unusual.version, unusual.status, {**unusual.headers, **plain.headers}, unusual.body)
+    assert (plain.version, plain.status, plain.body) == (unusual.version, unusual.status, unusual.body)
     assert plain.lasting == unusual.lasting
 
 
