@@ -28,6 +28,9 @@ types: .venv/dev.stamp ## check types, and who imports whom
 matrix: .venv/dev.stamp ## run the live tests with every supported PostgreSQL version
 	$(BIN)/pytest -m matrix $(ARGS)
 
+nightly: .venv/dev.stamp ## play a million random schedules of faults on virtual time (hours)
+	$(BIN)/python -m tests.simulator --schedules 1000000 $(ARGS)
+
 bench: .venv/dev.stamp ## measure side by side with other health checks
 	$(BIN)/python -m bench $(ARGS)
 
@@ -63,4 +66,4 @@ system-packages:
 	python3 -m venv .cache/uv
 	.cache/uv/bin/pip --quiet install uv
 
-.PHONY: help demo test style types matrix bench windows image lock clean system-packages
+.PHONY: help demo test style types matrix nightly bench windows image lock clean system-packages

@@ -15,6 +15,7 @@ check ruff format --quiet --check
 check mypy
 check lint-imports --no-logo
 check pytest -m "not live" --numprocesses=2
+check python -m tests.simulator --schedules 20000
 # One after another: these look at time-outs of real servers, on a machine that may have two cores.
 pytest -m live --durations=15
 live=$?
