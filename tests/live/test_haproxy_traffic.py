@@ -32,6 +32,11 @@ pytestmark = pytest.mark.live
 
 NOISE = 2.0  # seconds: a machine with two busy cores; what is usual is in haproxy/README.md
 CALM = 2.0  # seconds to look at something that must not happen
+SWITCHED = {  # seconds: how long a planned switchover may take
+    Layout.GATE: DRAIN + 1.0 + NOISE,
+    Layout.SIMPLE: DRAIN + 1.0 + NOISE,
+    Layout.TUTORIAL: DRAIN + 2 * 3.0 + 1.0 + NOISE,  # two checks of 3 s
+}
 ENOUGH = 20  # commits that show that writes flow
 
 GATE_26 = pytest.param("2.6", Layout.GATE, id="gate in 2.6")
@@ -71,19 +76,19 @@ class Traffic:
         await asyncio.sleep(1.0)
         assert await asyncio.to_thread(rows, node) == before
 
-    def one_handover(self, old: Node, new: Node) -> float:
+    def one_handover(self, old: Node, new: Node, *, replicas_too: bool = False) -> float:
         """Claim that writes went from the one to the other, once; returns the outage in seconds."""
-        self.never_two()
+        self.never_two(replicas_too=replicas_too)
         [handover] = handovers(self.writer.commits)
         assert (handover.old.node, handover.old.timeline) == (old.name, 1)
         assert (handover.new.node, handover.new.timeline) == (new.name, 2)
         return handover.outage
 
-    def never_two(self) -> None:
-        """Claim what must hold whatever happened."""
+    def never_two(self, *, replicas_too: bool = False) -> None:
+        """Claim what must hold whatever happened; `replicas_too`: replicas may have refused writes."""
         assert overlaps(self.writer.commits) == []
         assert superseded(self.writer.commits) == []
-        assert self.writer.reached_a_replica() == []
+        assert replicas_too or self.writer.reached_a_replica() == []
 
 
 def rows(node: Node) -> int:
@@ -139,9 +144,10 @@ async def test_a_planned_switchover(
         old.become_standby_of(new)
         await asyncio.to_thread(old.start)
         await made.flows(new)
-        assert made.sessions(old) == 0
-    outage = made.one_handover(old, new) if layout is not Layout.TUTORIAL else 0.0
-    assert outage < DRAIN + 1.0 + NOISE
+        await made.cut(old, within=15.0)
+    # without an agent-check the old primary may be back as a replica before HAProxy has seen it go
+    outage = made.one_handover(old, new, replicas_too=layout is not Layout.GATE)
+    assert outage < SWITCHED[layout]
 
 
 @pytest.mark.parametrize(("version", "layout"), [GATE_26, GATE_28, SIMPLE_26])
