@@ -92,15 +92,17 @@ def test_two_agents_hear_each_other_and_say_little(
         found = peer(two, "pg1")
         assert (found["heard"], found["role"], found["source"]) == (True, "primary", "agent")
         assert one.status()["alarms"] == two.status()["alarms"] == []
-        code, lines = check(one)
-        assert (code, "well" in lines) == (0, True)
-        assert peer(two, "pg1")["heard"]  # being checked has disturbed nobody
+        if secret is not None:
+            code, lines = check(one)
+            assert (code, "well" in lines) == (0, True)
+            assert peer(two, "pg1")["heard"]  # being checked has disturbed nobody
         said = one.log().count("\n")
         two.kill()
         wait(lambda: not peer(one, "pg2")["heard"], "pg1 hears pg2 no more")
-        code, lines = check(one)
-        assert (code, "pg2: cannot be reached" in lines) == (3, True)
-        # some 50 questions later
+        if secret is not None:
+            code, lines = check(one)
+            assert (code, "pg2: cannot be reached" in lines) == (3, True)
+        # many questions later
         assert one.get("/primary").status == 200
         assert one.log().count("\n") <= said + 2, one.log()
         assert f"peer pg2: {two.url}: Connection refused" in one.log() or "hung up" in one.log()
@@ -115,11 +117,17 @@ def test_with_a_secret_a_change_is_pushed(tmp_path: Path, streaming: Cluster) ->
     with agents_beside(tmp_path, streaming.nodes, slow) as (one, two):
         wait(lambda: peer(one, "pg2")["replica"] == {"ok": True, "reason": "replica"}, "pg1 hears pg2")
         took = []
-        for on, reason in 3 * [(True, "maintenance"), (False, "replica")]:
+        for number, (on, line) in enumerate(6 * [(True, "503 maintenance"), (False, "200 replica")]):
             assert two.post("/maintenance", {"on": on}).status == 200
-            took.append(seconds_until(one, reason))
+            took.append(seconds_until(one, line.split()[1]))
+            wait_logged(two, f"replica: {line}", number // 2 + 1)
         # by asking alone the median would be 0.95 s; the looks of the agent are 0.1 s apart
-        assert sorted(took)[2] < 0.4, took
+        assert sorted(took)[6] < 0.4, took
+
+
+def wait_logged(agent: Agent, line: str, times: int) -> None:
+    """Wait until an agent has noticed: what comes and goes between two of its looks is no change to it."""
+    wait(lambda: agent.log().count(line) >= times, f"{agent.name} logs {line}")
 
 
 def seconds_until(one: Agent, reason: str) -> float:
