@@ -388,3 +388,19 @@ def test_a_primary_forgets_its_good_moments_as_a_replica() -> None:
     before = memory(streamed_at=NOW - 1, followed_at=NOW - 1, on_timeline_at=NOW - 1, lagged_at=NOW - 1)
     after = remember(view(remembered=before), DEFAULT)
     assert (after.streamed_at, after.followed_at, after.on_timeline_at, after.lagged_at) == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    ("peers", "alone"),
+    [
+        pytest.param([silent("pg2"), silent("pg3")], True, id="nobody answers"),
+        pytest.param([silent("pg2"), following("pg3")], False, id="a majority is heard"),
+        pytest.param([silent("pg2", called=5.0), silent("pg3")], False, id="not every peer was asked yet"),
+        pytest.param([silent("pg2")], False, id="of two members"),
+    ],
+)
+def test_a_new_primary_remembers_until_when_it_heard_no_majority(peers: list[Peer], alone: bool) -> None:
+    remembered = newly(2, since=4.0, mark=1, yields_to=THERE)
+    after = yields(remembered, *peers, timeline=2)
+    assert after.alone_at == (NOW if alone else float("-inf"))
+    assert after.yields_to == THERE or not alone, "who hears nobody has decided nothing"

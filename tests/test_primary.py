@@ -652,3 +652,17 @@ def test_a_stale_primary_is_no_rival_but_is_waited_for_while_it_serves() -> None
 def test_running(evidence: View, chosen: Policy, reason: Reason) -> None:
     verdict = decide_running(evidence, chosen)
     assert (verdict.reason, verdict.ok) == (reason, reason is Reason.RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("ago", "reason"),
+    [
+        pytest.param(0.299, Reason.START_GATE, id="the round began before a majority was heard again"),
+        pytest.param(0.3, Reason.PRIMARY, id="the round began when a majority was heard again"),
+    ],
+)
+def test_after_isolation_every_peer_is_asked_once_more(ago: float, reason: Reason) -> None:
+    """The first to come back are a majority, while the one that serves has not been asked yet."""
+    remembered = newly(2, since=60, alone_at=NOW - ago)
+    found = decide_primary(view(snap(timeline=2), [following("pg2"), following("pg3")], remembered), policy())
+    assert found.reason is reason

@@ -19,7 +19,7 @@ from .conflict import resolve
 from .members import stale
 from .model import Candidate, Conflict, Memory, Policy, Role, Served, Verdict, View
 from .replica import follows_rightly, lag_within, on_right_timeline
-from .term import is_newly, round_complete, term_of
+from .term import is_alone, is_newly, round_complete, term_of
 
 KNOWN_CLUSTERS = 16  # system identifiers whose mark is kept: a bound, not a feature
 
@@ -32,6 +32,8 @@ def remember(view: View, policy: Policy) -> Memory:
     if snapshot is not None and snapshot.role is Role.REPLICA:
         return _follow(_with(view, conflict=None, yields_to=None, forgiven=None), policy)
     view = _with(view, streamed_at=None, followed_at=None, on_timeline_at=None, lagged_at=None)
+    if is_alone(view, policy):
+        view = _with(view, alone_at=view.now)
     return _yield(_with(view, conflict=resolve(view, policy)), policy)
 
 

@@ -391,6 +391,7 @@ class Memory:
     conflict: Conflict | None = None
     yields_to: Candidate | None = None
     yielded_until: Instant = float("-inf")  # since then this agent yields to nobody
+    alone_at: Instant = float("-inf")  # the last moment at which this new primary heard no majority
     maintenance: Maintenance | None = None
     # replica: the last moment at which each was as it should be, None: not since the start
     streamed_at: Instant | None = None

@@ -17,7 +17,7 @@ from .members import (
     stale,
 )
 from .model import Alarm, Candidate, Peer, Policy, Reason, Role, Snapshot, Verdict, View
-from .term import is_newly
+from .term import is_newly, round_complete
 
 
 def decide_primary(view: View, policy: Policy) -> Verdict:
@@ -129,6 +129,10 @@ def _refused_by_gate(view: View, policy: Policy) -> Verdict | None:
             Reason.ISOLATED_AT_START,
             f"newly primary: {present} of {members} members heard, this one included; "
             f"a majority is {majority(members)}",
+        )
+    if not round_complete(view):
+        return refusal(
+            Reason.START_GATE, "newly primary: not every peer has been asked since a majority is heard again"
         )
     waited = view.now - term.since
     if members == 2 and present < 2 and waited < policy.start_alone_after:

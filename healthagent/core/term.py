@@ -6,8 +6,8 @@ and asks every peer anew: meanwhile a standby may have been promoted and told th
 
 from dataclasses import replace
 
-from .members import last_round
-from .model import Policy, Role, Term, View
+from .members import heard_count, last_round, majority, member_count
+from .model import Instant, Policy, Role, Term, View
 
 
 def term_of(view: View, policy: Policy) -> Term | None:
@@ -52,9 +52,27 @@ def is_newly(view: View) -> bool:
     )
 
 
+def is_alone(view: View, policy: Policy) -> bool:
+    """Whether this is a new primary of three or more members that has asked and hears no majority of them."""
+    members = member_count(view, policy)
+    if members < 3 or not is_newly(view) or heard_count(view, policy) >= majority(members):
+        return False
+    term = view.memory.term
+    return term is not None and _round_since(view, term.since)
+
+
 def round_complete(view: View) -> bool:
-    """Whether every peer was asked, and answered or ran out of time, since this node is primary."""
-    term, last = view.memory.term, last_round(view)
+    """Whether every peer was asked, and answered or ran out of time, since this node is primary.
+
+    Also since it heard a majority again: of those who come back the first must not be taken
+    for all, while one that serves has not been asked yet.
+    """
+    term = view.memory.term
     if not any(peer.counts for peer in view.peers):
         return True
-    return term is not None and last is not None and last.begun_at >= term.since
+    return term is not None and _round_since(view, max(term.since, view.memory.alone_at))
+
+
+def _round_since(view: View, instant: Instant) -> bool:
+    last = last_round(view)
+    return last is not None and last.begun_at >= instant
