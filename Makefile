@@ -37,6 +37,9 @@ bench: .venv/dev.stamp ## measure side by side with other health checks
 windows: .venv/dev.stamp ## measure where writes go while the primary changes behind HAProxy (ARGS="--events 20 --write")
 	$(BIN)/python -m bench.windows $(ARGS)
 
+figures: .venv/dev.stamp system-packages ## measure how long a change of the primary takes, and what peers cost (as root)
+	$(BIN)/python -m bench.figures $(ARGS)
+
 image: ## build the container image with buildah, podman or docker (IMAGE=name)
 	@if command -v buildah >/dev/null; then buildah bud --format docker -t "$(IMAGE)" $(ARGS) .; \
 	elif command -v podman >/dev/null; then podman build --format docker -t "$(IMAGE)" $(ARGS) .; \
