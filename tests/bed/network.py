@@ -24,6 +24,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -36,6 +37,7 @@ CLONE_NEWNET = 0x40000000
 PREFIX = "ha-"
 SUBNET = "10.99.0"  # every network has its own bridge: runs side by side do not meet
 
+_networks = count(1)  # of this process
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -81,7 +83,7 @@ class Network:
 
     def __init__(self, names: Sequence[str]) -> None:
         sweep()
-        run = f"{PREFIX}{_alive_as(os.getpid())}-"
+        run = f"{PREFIX}{_alive_as(os.getpid())}-{next(_networks)}-"
         self._switch = f"{run}bridge"
         self.hosts = [Host(name, f"{run}{name}", f"{SUBNET}.{i}") for i, name in enumerate(names, start=1)]
         self._dropped: list[str] = []
@@ -233,10 +235,10 @@ def sweep() -> None:
     """Remove what killed runs have left: namespaces whose process is gone, with all that runs in them."""
     for line in _run("ip", "netns", "list").splitlines():
         namespace = line.split()[0]
-        if not namespace.startswith(PREFIX) or namespace.count("-") < 3:
+        if not namespace.startswith(PREFIX) or namespace.count("-") < 4:
             continue
-        owner = namespace.removeprefix(PREFIX).rpartition("-")[0]
-        if owner != _alive_as(int(owner.partition("-")[0])):
+        pid, started_at = namespace.removeprefix(PREFIX).split("-")[:2]
+        if f"{pid}-{started_at}" != _alive_as(int(pid)):
             _remove(namespace)
 
 

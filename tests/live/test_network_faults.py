@@ -5,7 +5,7 @@ returns in test_network_promotions.py, processes and machines in test_network_pr
 
     7  HAProxy cut off: no verdict depends on who asks; what an operator then does is fault 25
    12  wall clock set: no decision reads it, see the import contract of healthagent.core
-   13  clock rates differ: tests/simulator
+   13  clock rates differ: ages are told, never instants, tests/test_wire.py
    17  a peer that trickles, floods or says nothing: tests/test_peer_client.py, tests/live/test_peers.py
    18  names: tests/test_resolve.py
    24  promotion in the middle of a poll: every promotion here, looked at each 5 ms
