@@ -347,8 +347,8 @@ def test_a_signal_that_becomes_unknown_keeps_speaking(
             False,
             id="diverged, the silent rival's PostgreSQL says that it is a replica",
         ),
-        pytest.param(gone(TIED, 9.999), down(), True, id="diverged, the rival's PostgreSQL restarts"),
-        pytest.param(gone(TIED, 10.0), down(), False, id="diverged, the rival down for 10.0 s: no restart"),
+        pytest.param(gone(TIED, 2.999), down(), True, id="diverged, the rival's PostgreSQL restarts"),
+        pytest.param(gone(TIED, 3.0), down(), False, id="diverged, the rival down for 3.0 s: no restart"),
         pytest.param(
             gone(TIED, 3600),
             down(Reason.POSTGRES_STALE),

@@ -108,7 +108,7 @@ def _counts_though_unseen(
     if conflict.winner == own or statement is None or statement.reason not in _NO_PRIMARY:
         return True  # silence ends nothing, nor does a server that hangs: what was decided stays decided
     # down, says its agent: believed once it has lasted longer than a restart
-    return view.now - rival.primary_at < policy.takeover_after
+    return view.now - rival.primary_at < policy.drain
 
 
 def _before(rivals: Iterable[Rival], known: Conflict | None) -> Signals:
