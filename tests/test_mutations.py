@@ -17,7 +17,7 @@ from tests.simulator.play import play
 from tests.test_stories import retell
 
 STORIES = Path(__file__).parent / "stories"
-SCHEDULES = range(7_000_000, 7_000_600)  # enough for what random schedules do find
+SCHEDULES = range(7_000_000, 7_001_500)  # enough for what random schedules do find
 Noticed = Callable[[], bool]
 
 
@@ -79,13 +79,16 @@ MUTATIONS = [
     ),
     pytest.param(
         PRIMARY,
+        "        or _refused_by_gate(view, policy)\n",
+        "",
+        [story("old_primary_returns"), schedules],
+        id="7 to 9 the start gate",
+    ),
+    pytest.param(
+        PRIMARY,
         "if last is None or last.begun_at < term.since:",
         "if last is None:",
-        [
-            story("old_primary_returns"),
-            row("test_primary::test_refusal", id="one call of the round began before the term"),
-            schedules,
-        ],
+        [story("postgres_restarts")],
         id="7 the round must begin after this node became primary",
     ),
     pytest.param(
@@ -99,7 +102,7 @@ MUTATIONS = [
         PRIMARY,
         "    if not view.memory.serving:\n        for peer in view.peers:",
         "    if False:\n        for peer in view.peers:",
-        [story("started_at_once")],
+        [story("started_at_once"), schedules],
         id="7 another primary that has just started must have shown itself",
     ),
     pytest.param(
@@ -155,7 +158,7 @@ MUTATIONS = [
         PRIMARY,
         "if is_agent(statement) and statement.yields_to == own and statement.asked_at >= since:",
         "if True:",
-        [story("two_nodes_diverged"), story("who_wins_is_seen_differently")],
+        [story("two_nodes_diverged"), story("who_wins_is_seen_differently"), schedules],
         id="11 a live rival must yield",
     ),
     pytest.param(
@@ -212,12 +215,26 @@ MUTATIONS = [
     ),
     pytest.param(
         PRIMARY,
+        "    if not policy.demote_isolated:\n        return None",
+        "    if False:\n        return None",
+        [story("isolation_keep"), schedules],
+        id="13 isolation: keep",
+    ),
+    pytest.param(
+        PRIMARY,
         "if saved >= snapshot.timeline:",
         "if True:",
         [story("full_disk")],
         id="14 the state file before the first 200",
     ),
     # newly primary
+    pytest.param(
+        TERM,
+        "return last is not None and last.begun_at >= instant",
+        "return last is not None",
+        [row("test_memory::test_a_round_is_complete_when_every_call_began_in_this_term")],
+        id="a round counts from when it began",
+    ),
     pytest.param(
         TERM,
         "        and not term.broken\n",
@@ -283,7 +300,7 @@ MUTATIONS = [
     pytest.param(
         CONFLICT,
         "    # down, says its agent: believed once it has lasted longer than a restart\n"
-        "    return view.now - rival.primary_at < policy.takeover_after",
+        "    return view.now - rival.primary_at < policy.drain",
         "    return False",
         [story("two_nodes_diverged_postgres_restarts")],
         id="a restart of PostgreSQL ends nothing that nobody has won",

@@ -11,8 +11,8 @@ from healthagent.core.model import Policy
 
 # A slower pace and shorter waits than the defaults make four times as many schedules in the same time.
 POLICY = Policy(
-    poll_interval=0.9,
-    peer_interval=0.9,
+    poll_interval=1.0,
+    peer_interval=1.0,
     peer_timeout=0.9,
     takeover_after=5.0,
     start_alone_after=5.0,
@@ -58,7 +58,7 @@ def plan_of(seed: int) -> Plan:
         )
         if chance.random() < likely
     ]
-    duration = chance.uniform(5, 12)
+    duration = chance.uniform(4.5, 9.0)
     steps = sorted(_faults(chance, names, names + witness, duration), key=lambda step: step.at)
     return Plan(
         seed=seed,
@@ -153,6 +153,34 @@ def _lost_side(chance: Random, data: list[str], members: list[str]) -> Commands:
     yield chance.uniform(4.0, 12.0), "heal"
 
 
+def _power_cut(chance: Random, data: list[str], members: list[str]) -> Commands:
+    """All agents start at once, some with nothing kept, perhaps beside several primaries."""
+    for name in data[1:]:
+        if chance.random() < 0.4:
+            yield 0.0, f"promote {name}"
+    for name in members:
+        yield 0.5, f"kill {name}"
+        if chance.random() < 0.6:
+            yield 0.5, f"empty {name}"
+        yield chance.choice([0.7, 0.7, 0.75, 1.5]), f"boot {name}"
+
+
+def _turned(chance: Random, data: list[str], _members: list[str]) -> Commands:
+    """A mistake that becomes an intention: the follower is moved while the old primary restarts.
+
+    Not everybody can see where the follower went.
+    """
+    new = chance.choice(data[1:])
+    followers = [name for name in data[1:] if name != new]
+    yield 0.0, f"promote {new}"
+    for name in followers:
+        if chance.random() < 0.6:
+            yield 0.9, f"block {data[0]} {name}"
+        yield 1.0, f"follow {name} {new}"
+    yield 1.0, f"crash {data[0]}"
+    yield 1.0 + chance.uniform(1.0, 3.2), f"start {data[0]}"
+
+
 def _disk(chance: Random, data: list[str], _members: list[str]) -> Commands:
     name = chance.choice(data)
     yield 0.0, f"disk {name} full"
@@ -180,6 +208,8 @@ FAULTS: dict[Callable[[Random, list[str], list[str]], Commands], int] = {
     _cut: 10,
     _partition: 8,
     _lost_side: 8,
+    _power_cut: 5,
+    _turned: 7,
     _disk: 4,
     _repoint: 5,
     _maintenance: 2,

@@ -201,7 +201,7 @@ class WatchedWorld(World):
             (note := self.known[reader].read.get(speaker)) is not None and note.composed_at >= since
             for reader, speaker in ((one, two), (two, one))
         )
-        if apart_at < since and exchanged:
+        if apart_at <= since and exchanged:
             raise Violated(
                 f"P2: {one} and {two} both answer 200, and were never apart since both are primary"
             )
