@@ -152,6 +152,13 @@ def test_a_message_that_was_overtaken_is_no_replay(here: Agent, there: Agent) ->
     assert not isinstance(again.value, Overtaken)
 
 
+def test_a_question_that_cannot_be_dated_overtakes_no_answer(here: Agent, there: Agent) -> None:
+    """Just started, it reads a question meant for its predecessor; the answer to its own is still news."""
+    answer = here.answers(there.asks(here, 2.0), 2.0)
+    assert there.reads(here.exchange.send(here._says(), "nobody yet", 2.1)) is None
+    assert there.reads(answer) == 2.0
+
+
 def test_an_answer_to_a_message_that_was_overtaken_is_dated(here: Agent, there: Agent) -> None:
     acquainted(here, there)
     slow = here.asks(there, 2.0)
@@ -172,6 +179,7 @@ def test_an_answer_to_a_message_that_was_overtaken_is_dated(here: Agent, there: 
 def test_how_far_back_a_replay_is_told_from_an_overtaken_message(
     later: int, raised: type[Replayed], here: Agent, there: Agent
 ) -> None:
+    acquainted(here, there)
     slow = here.asks(there, 1.0)
     for _ in range(later - 1):
         here.asks(there, 1.0)

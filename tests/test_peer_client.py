@@ -480,6 +480,8 @@ async def test_an_answer_that_a_younger_push_has_overtaken_is_no_fault() -> None
     made = board()
     mine, yours = Exchange(SECRET, "start of pg1"), Exchange(SECRET, "start of pg2")
     answered: list[bytes] = []
+    ours = changed(said(), name="pg1", incarnation="start of pg1")
+    yours.receive(*mine.send(ours, "pg2", boottime()))  # so that its pushes can be dated
 
     async def late(line: str, writer: asyncio.StreamWriter) -> None:
         """Answer with what was composed before the push that the listener has heard meanwhile."""

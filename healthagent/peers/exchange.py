@@ -28,6 +28,7 @@ WINDOW = 4096  # counters back from a sender's newest within which a replay is t
 SENDERS = 256  # peers whose counters are kept
 CERTIFIED = b"certificates"  # signs where they authenticate and no secret does: one format for both
 NEVER: Instant = float("-inf")
+NOTHING = -1  # counters begin at 0
 
 
 class Forged(Misunderstood):
@@ -54,6 +55,7 @@ class _Sender:
     newest: int
     seen: int  # bit n: the message n before the newest was read
     composed_after: Instant
+    believed: int  # the newest that could be dated: only that one overtakes
 
 
 class Exchange:
@@ -104,7 +106,10 @@ class Exchange:
                 raise Replayed("a message of an earlier start of its sender")
             known = None
         if known is None:
-            self._read[message.name] = _Sender(message.incarnation, message.counter, 1, composed_after)
+            believed = NOTHING if composed_after == NEVER else message.counter
+            self._read[message.name] = _Sender(
+                message.incarnation, message.counter, 1, composed_after, believed
+            )
             self._read.move_to_end(message.name)
             while len(self._read) > SENDERS:
                 self._read.popitem(last=False)
@@ -114,10 +119,14 @@ class Exchange:
             raise Replayed("a message of this sender that was read before")
         if behind > 0:
             known.seen |= 1 << behind
-            raise Overtaken(message)
-        known.seen = (known.seen << -behind) & ((1 << WINDOW) - 1) | 1 if -behind < WINDOW else 1
-        known.newest = message.counter
+            if message.counter < known.believed:
+                raise Overtaken(message)
+        else:
+            known.seen = (known.seen << -behind) & ((1 << WINDOW) - 1) | 1 if -behind < WINDOW else 1
+            known.newest = message.counter
         known.composed_after = max(known.composed_after, composed_after)
+        if composed_after != NEVER:
+            known.believed = message.counter
 
     def _echo(self, to: str, answering: Message | None) -> EchoSaid | None:
         known = self._read.get(to)
