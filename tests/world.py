@@ -90,6 +90,7 @@ class Network:
     cut: set[tuple[str, str]] = field(default_factory=set)  # nothing arrives
     blocked: set[tuple[str, str]] = field(default_factory=set)  # no connection can be opened; answers pass
     delay: Callable[[str, str], Second | None] = lambda _source, _target: 0.002  # None: lost on the way
+    again: Callable[[], Second | None] = lambda: None  # after how long the same message arrives once more
 
     def sever(self, one: str, other: str, *, one_way: bool = False) -> None:
         self.cut.add((one, other))
@@ -184,6 +185,9 @@ class World:
         delay = self.network.delay(source, target)
         if delay is not None and self.network.reaches(source, target):
             self.later(delay, lambda: self._arrive(source, target, arrive))
+            again = self.network.again()
+            if again is not None:
+                self.later(delay + again, lambda: self._arrive(source, target, arrive))
 
     def _arrive(self, source: str, target: str, arrive: Callable[[], None]) -> None:
         if self.network.reaches(source, target):  # a cut takes what is on the way

@@ -5,7 +5,7 @@ from random import Random
 
 from healthagent.core.model import Policy, Role
 from tests.simulator.plan import POLICY, Plan, Step
-from tests.simulator.watch import Violated, WatchedWorld
+from tests.simulator.watch import AFTERWARDS, Violated, WatchedWorld
 from tests.story import Story
 from tests.world import Clock, World
 
@@ -50,6 +50,7 @@ class Played(Story):
     def watch(self) -> None:
         world, chance = self.world, self._chance
         world.network.delay = self._delay
+        world.network.again = self._again
         world.watch()
         for name, agent in world.agents.items():
             world.clocks[name] = Clock(chance.uniform(0, 1e6), chance.uniform(0.995, 1.005))
@@ -59,12 +60,18 @@ class Played(Story):
     def _delay(self, source: str, target: str) -> float | None:
         chance, world = self._chance, self.world
         if not world.network.reaches(source, target) or chance.random() < self._plan.loss:
-            world.part(source, target)
+            world.part(source, target, after=AFTERWARDS)
             return None
         takes = chance.uniform(0.0005, self._plan.delay)
         if takes > world.policy.peer_timeout / 2 - 0.05:
-            world.part(source, target)
+            world.part(source, target, after=AFTERWARDS)
         return takes
+
+    def _again(self) -> float | None:
+        """Duplicates, and recordings that somebody plays later."""
+        if self._chance.random() >= self._plan.duplicated:
+            return None
+        return self._chance.choice([0.001, 0.5, 3.0])
 
     def act(self, command: str) -> None:
         world = self.world

@@ -32,6 +32,7 @@ from tests.world import World
 
 LONG_AGO = float("-inf")
 DRIFT = 0.011  # two clocks that each run up to 0.5 % off, and a little
+AFTERWARDS = 1e-9  # seconds: what fails in the instant of an event fails after it
 A_MOMENT = 0.3  # seconds for the events of one exchange on the machines themselves
 
 
@@ -47,7 +48,7 @@ class Note:
     composed_at: float
     knows: int  # the highest timeline that it had the chance to know as served
     serving: bool
-    role: Role | None
+    role: Role | None  # of its PostgreSQL, as it says
 
 
 @dataclass
@@ -81,9 +82,9 @@ class WatchedWorld(World):
 
     # What really happens.
 
-    def part(self, one: str, other: str) -> None:
+    def part(self, one: str, other: str, *, after: float = 0.0) -> None:
         """Something between two agents has failed just now."""
-        self.apart_at[frozenset((one, other))] = self.now
+        self.apart_at[frozenset((one, other))] = self.now + after
 
     def apart(self, one: str, other: str) -> float:
         """The last instant at which the two were apart."""
@@ -110,9 +111,8 @@ class WatchedWorld(World):
                 self.primary_at[name] = self.now
 
     def note(self, agent: Agent) -> Note:
-        known, postgres = self.known[agent.name], self.postgres.get(agent.name)
-        role = postgres.role if postgres is not None and postgres.answers else None
-        return Note(agent.name, self.now, known.knows, agent.board.memory.serving, role)
+        known, board = self.known[agent.name], agent.board
+        return Note(agent.name, self.now, known.knows, board.memory.serving, board.role(agent.now))
 
     def read(self, agent: Agent, note: object) -> None:
         assert isinstance(note, Note)
