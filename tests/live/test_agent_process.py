@@ -82,9 +82,10 @@ def test_a_state_dir_that_cannot_be_made_is_an_error_at_start(tmp_path: Path, po
 def test_a_state_dir_that_takes_no_file_keeps_a_new_primary_out(tmp_path: Path, postgres: Node) -> None:
     with Agent(tmp_path, postgres, settings={"state_dir": "/proc/self/fdinfo"}) as agent:
         agent.wait_for("/primary", 503, "state_unsaved")
+        until(lambda: bool(agent.status()["alarms"]), 10, "the file was tried and an alarm says so")
         [alarm] = agent.status()["alarms"]
         assert alarm.startswith("state: /proc/self/fdinfo/state.json: cannot be written")
-        assert alarm in agent.log()
+        until(lambda: alarm in agent.log(), 10, "the alarm is in the log")
         assert agent.get("/health").status == 200
         assert agent.stop() == 0
 
