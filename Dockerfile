@@ -1,5 +1,5 @@
 # Two stages: compilers and pip stay in the first, the second holds an interpreter and the program.
-ARG BASE_IMAGE=docker.io/library/python:3.12-slim
+ARG BASE_IMAGE=python:3.12-slim
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /src
@@ -17,7 +17,7 @@ RUN site=$(/opt/healthagent/bin/python -c "import sysconfig; print(sysconfig.get
  && chmod 755 /opt/healthagent/bin/healthagent \
  && /opt/healthagent/bin/python -m compileall -q "$site"
 
-ARG BASE_IMAGE=docker.io/library/python:3.12-slim
+ARG BASE_IMAGE=python:3.12-slim
 FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="healthagent" \
       org.opencontainers.image.description="HTTP health checks for PostgreSQL nodes that never send writes to two primaries" \
