@@ -210,7 +210,7 @@ class Agent:
             body, signature = self._spelled(said, signature)
         else:
             body, signature = b"", ""
-        note = self.world.note(self)
+        note = self.world.note(self) if body else None
         if (self.name, target.name) not in self.world.network.blocked:
             self.world.carry(
                 self.name, target.name, lambda: self._put(target, question, body, signature, note)
