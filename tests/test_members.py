@@ -235,6 +235,11 @@ def stopped(ago: float | None, snapshot: Snapshot | None = None, **more: Any) ->
             id="what a restarted agent recalls of its predecessor never shortens the wait",
         ),
         pytest.param(
+            [SERVING, stopped(4.0, **REBORN)],
+            4.0,
+            id="its agent restarted soon after the note, and says that it stopped when it started",
+        ),
+        pytest.param(
             [SERVING, stopped(7.0, **REBORN), stopped(1.0, **REBORN)],
             1.0,
             id="the restarted agent served itself, and stopped",

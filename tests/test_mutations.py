@@ -374,6 +374,18 @@ MUTATIONS = [
         id="what forbids counts from the answer",
     ),
     pytest.param(
+        PRIMARY,
+        "stopped is not None and stopped > statement.started_at",
+        "stopped is not None and stopped >= statement.started_at",
+        [
+            row(
+                "test_primary::test_permission",
+                id="it serves when an agent starts again that recalls that it served until about then",
+            )
+        ],
+        id="an agent that stopped when it started speaks of its predecessor",
+    ),
+    pytest.param(
         MEMBERS,
         "known = max(known, statement.started_at)",
         "pass",

@@ -60,9 +60,9 @@ def stopped(ago: float, age: float = 0.3) -> Peer:
     return peer("pg2", statement("pg2", age=age, stopped_serving_at=NOW - ago))
 
 
-def reborn(ago: float) -> Peer:
+def reborn(ago: float, **more: object) -> Peer:
     """A peer whose agent started `ago` seconds before NOW; its predecessor was heard serving long before."""
-    started = {"incarnation": "a later start of pg2", "started_at": NOW - ago}
+    started = {"incarnation": "a later start of pg2", "started_at": NOW - ago, **more}
     return hear(rival("pg2", 1, serving=True, age=60), statement("pg2", **started))  # type: ignore[arg-type]
 
 
@@ -165,6 +165,11 @@ UNDISTURBED = [
         view(peers=[replace(reborn(0.5), last_call=following().last_call)]),
         DEFAULT,
         id="it serves when the agent of one long silent starts again",
+    ),
+    pytest.param(
+        view(peers=[replace(reborn(0.5, stopped_serving_at=NOW - 0.5), last_call=following().last_call)]),
+        DEFAULT,
+        id="it serves when an agent starts again that recalls that it served until about then",
     ),
     pytest.param(
         view(peers=[serving_peer(age=4.0, silent_for=3.0)]), DEFAULT, id="a serving peer silent for 3.0 s"

@@ -110,7 +110,7 @@ def _served_until(peer: Peer, statement: Statement) -> Instant | None:
     if statement.role is Role.REPLICA:
         return None
     before, known, stopped = peer.statement, peer.served_until, statement.stopped_serving_at
-    if stopped is not None and stopped >= statement.started_at:
+    if stopped is not None and stopped > statement.started_at:
         return stopped  # it served itself and knows when it stopped
     if before is not None and known is not None:
         if before.incarnation != statement.incarnation:

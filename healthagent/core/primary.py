@@ -193,10 +193,13 @@ def _still_serving(peer: Peer, view: View, policy: Policy) -> Verdict | None:
 
 
 def _by_its_own_word(peer: Peer) -> bool:
-    """Whether the agent itself served and says when it stopped; of a predecessor it cannot be sure."""
+    """Whether the agent itself served and says when it stopped; of a predecessor it cannot be sure.
+
+    One that starts soon after its predecessor's last note says that it stopped when it started.
+    """
     statement = peer.statement
     stopped = statement.stopped_serving_at if statement else None
-    return statement is not None and stopped is not None and stopped >= statement.started_at
+    return statement is not None and stopped is not None and stopped > statement.started_at
 
 
 def _unyielding(peer: Peer, view: View, policy: Policy) -> Verdict | None:

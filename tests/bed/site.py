@@ -222,12 +222,14 @@ class Site:
         return True
 
     def _all_is_calm(self) -> bool:
+        """All hear one another, and that pg1 serves: a cut before that would leave them without the news."""
         told = {name: agent.status() for name, agent in self.agents.items()}
         return all(
             one["members"]["heard"] == one["members"]["configured"] == len(told)
             and one["conflict"] is None
             and not one["alarms"]
             and one["verdicts"]["primary"]["ok"] == (name == "pg1")
+            and all(peer["serving"] == (peer["name"] == "pg1") for peer in one["peers"])
             for name, one in told.items()
         )
 
