@@ -1,7 +1,7 @@
 """What is wrong without changing a verdict: for the log, /status and a metric."""
 
 from .board import Board
-from .core.model import Alarm, Peer
+from .core.peer import Alarm, Peer
 
 
 def alarms_of(board: Board, state_error: str | None) -> list[str]:

@@ -12,28 +12,11 @@ from . import __version__
 from .core.evidence import decide_running
 from .core.members import hear, heard, heard_count, last_round, member_count, miss, refuse, snapshot_of
 from .core.memory import raise_high_water, remember, serve
-from .core.model import (
-    Alarm,
-    Call,
-    Failure,
-    Instant,
-    Local,
-    Maintenance,
-    Memory,
-    Peer,
-    Policy,
-    Reason,
-    Role,
-    Served,
-    Snapshot,
-    Source,
-    Statement,
-    Tag,
-    Verdict,
-    View,
-)
+from .core.model import Failure, Instant, Local, Reason, Role, Snapshot, Tag, Verdict
+from .core.peer import Alarm, Call, Peer, Served, Source, Statement
 from .core.primary import decide_primary
 from .core.replica import PLAIN, Ask, decide_replica, decide_sync
+from .core.view import Maintenance, Memory, Policy, View
 from .wire import MAX_SENTENCE, CandidateSaid, HighWaterSaid, Message, ServedSaid, SightSaid, said_of
 
 SETTLED = 0.05  # seconds for which a memory without new evidence is reused: time only ever relaxes it

@@ -16,7 +16,8 @@ from aiohttp.web_request import BaseRequest
 from msgspec import Meta, Struct
 
 from .board import Board
-from .core.model import Instant, Maintenance
+from .core.model import Instant
+from .core.view import Maintenance
 from .server.answers import Answer, refusal
 
 T = TypeVar("T")

@@ -23,7 +23,8 @@ from .board import Board, Identity
 from .clock import boottime
 from .config import ConfigError, Settings, reloadable_difference, with_live_keys
 from .control import Control
-from .core.model import Failure, Instant, Peer, Role, Snapshot
+from .core.model import Failure, Instant, Role, Snapshot
+from .core.peer import Peer
 from .core.replica import current_primary
 from .fence import Fence
 from .journal import Journal

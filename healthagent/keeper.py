@@ -9,7 +9,8 @@ from pathlib import Path
 
 from .board import SAVE_SERVED_EVERY, Board
 from .core.memory import raise_high_water
-from .core.model import Instant, Memory, Snapshot
+from .core.model import Instant, Snapshot
+from .core.view import Memory
 from .offloop import call
 from .statefile import StateError, Stored, Switch, save, stored_of
 

@@ -18,8 +18,9 @@ from prometheus_client.registry import Collector
 from . import __version__
 from .board import Board
 from .core.members import heard, snapshot_of
-from .core.model import Instant, Role, Snapshot, Verdict, View
+from .core.model import Instant, Role, Snapshot, Verdict
 from .core.replica import lag_bytes, lag_seconds
+from .core.view import View
 
 PREFIX = "healthagent"
 OPENMETRICS = "application/openmetrics-text"

@@ -4,7 +4,8 @@ import os
 import socket
 
 from .config import Settings
-from .core.model import LagLimit, Policy
+from .core.model import LagLimit
+from .core.view import Policy
 
 ROUND_MAX_AGE = 2.5  # seconds: the last round of questions to the peers, at the default intervals
 
@@ -13,7 +14,6 @@ def policy_of(settings: Settings) -> Policy:
     """The rules' durations and choices."""
     slowest = max(settings.peer.interval, settings.peer.timeout)
     return Policy(
-        cluster=settings.cluster,
         witness=settings.witness,
         max_age=settings.postgres.max_age,
         poll_interval=settings.postgres.interval,

@@ -13,7 +13,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from .core.model import Candidate, Conflict, Instant, Maintenance, Memory, Rival, Served
+from .core.model import Instant
+from .core.peer import Candidate, Served
+from .core.view import Conflict, Maintenance, Memory, Rival
 
 VERSION = 1
 MAX_BYTES = 1024 * 1024

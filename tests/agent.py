@@ -8,7 +8,9 @@ import msgspec
 
 from healthagent.board import SAVE_SERVED_EVERY, Board, Identity
 from healthagent.core.memory import raise_high_water
-from healthagent.core.model import Failure, Instant, Memory, Peer, Policy, Reason, Served
+from healthagent.core.model import Failure, Instant, Reason
+from healthagent.core.peer import Peer, Served
+from healthagent.core.view import Memory, Policy
 from healthagent.peers.client import SOONEST_AGAIN
 from healthagent.peers.exchange import Exchange, Overtaken
 from healthagent.peers.patroni import statement_from

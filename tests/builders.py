@@ -10,25 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from healthagent.core.members import hear
-from healthagent.core.model import (
-    Call,
-    Candidate,
-    Failure,
-    Instant,
-    Local,
-    Memory,
-    Peer,
-    Policy,
-    Reason,
-    Receiver,
-    Role,
-    Served,
-    Snapshot,
-    Source,
-    Statement,
-    Term,
-    View,
-)
+from healthagent.core.model import Failure, Instant, Local, Reason, Receiver, Role, Snapshot
+from healthagent.core.peer import Call, Candidate, Peer, Served, Source, Statement
+from healthagent.core.view import Memory, Policy, Term, View
 
 NOW: Instant = 1000.0
 SYSTEM = 7300000000000000001

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from healthagent.core.model import LagLimit, Maintenance, Policy, Role, Verdict
+from healthagent.core.model import LagLimit, Role, Verdict
+from healthagent.core.view import Maintenance, Policy
 from tests.agent import Agent
 from tests.builders import OTHER_SYSTEM
 from tests.world import World

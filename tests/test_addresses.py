@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from healthagent.board import Board, Identity
-from healthagent.core.model import Memory, Peer
+from healthagent.core.peer import Peer
+from healthagent.core.view import Memory
 from healthagent.peers.addresses import Addresses
 from healthagent.peers.resolve import Names
 from tests.bed.boards import Clock

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from healthagent import agentcheck
 from healthagent.agentcheck import MAX_LINE, MAX_QUESTION, WAIT, AgentCheck, answer
 from healthagent.board import Board
-from healthagent.core.model import Failure, LagLimit, Maintenance, Reason
+from healthagent.core.model import Failure, LagLimit, Reason
+from healthagent.core.view import Maintenance
 from tests.bed.boards import PRIMARY, START, Clock, board, replica
 
 BUDGET = 5.0  # seconds, for a machine that is busy with something else

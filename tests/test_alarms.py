@@ -4,7 +4,7 @@ import pytest
 
 from healthagent.alarms import alarms_of
 from healthagent.board import Board, Identity
-from healthagent.core.model import Peer, Statement
+from healthagent.core.peer import Peer, Statement
 from tests.builders import NOW, failure, memory, policy, snap, statement
 
 ME = "start of pg1"

@@ -8,16 +8,9 @@ import msgspec
 import pytest
 
 from healthagent.board import Board
-from healthagent.core.model import (
-    Failure,
-    Follower,
-    LagLimit,
-    Maintenance,
-    Peer,
-    Reason,
-    Snapshot,
-    Tag,
-)
+from healthagent.core.model import Failure, Follower, LagLimit, Reason, Snapshot, Tag
+from healthagent.core.peer import Peer
+from healthagent.core.view import Maintenance
 from healthagent.server.answers import CHECKS, MAX_RENDERED, Answer, Answers
 from healthagent.statefile import Switch
 from tests.bed.boards import PRIMARY, START, board, replica, says

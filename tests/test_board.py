@@ -6,27 +6,10 @@ from typing import Any
 import pytest
 
 from healthagent.board import FROZEN, SAVE_SERVED_EVERY, SETTLED, Board, Identity, tag_text
-from healthagent.core.model import (
-    Alarm,
-    Call,
-    Candidate,
-    Conflict,
-    Failure,
-    LagLimit,
-    Maintenance,
-    Memory,
-    Peer,
-    Policy,
-    Reason,
-    Rival,
-    Role,
-    Served,
-    Signals,
-    Snapshot,
-    Source,
-    Statement,
-)
+from healthagent.core.model import Failure, LagLimit, Reason, Role, Snapshot
+from healthagent.core.peer import Alarm, Call, Candidate, Peer, Served, Source, Statement
 from healthagent.core.replica import Ask
+from healthagent.core.view import Conflict, Maintenance, Memory, Policy, Rival, Signals
 from healthagent.wire import decode, encode, statement_of
 from tests.builders import (
     NOW,

@@ -12,7 +12,8 @@ from healthagent.board import Board, Identity
 from healthagent.clock import boottime
 from healthagent.commands import main
 from healthagent.commands import peers as checking
-from healthagent.core.model import Memory, Peer, Policy
+from healthagent.core.peer import Peer
+from healthagent.core.view import Memory, Policy
 from healthagent.peers.exchange import Exchange
 from healthagent.wire import encode
 from tests.agent_yaml import written
@@ -36,7 +37,7 @@ def exit_code(arguments: list[str]) -> int:
 def board(name: str = "pg2", peers: tuple[str, ...] = ("pg1",), cluster: str = "main") -> Board:
     return Board(
         Identity(name, cluster, f"start of {name}"),
-        Policy(cluster=cluster, durable=False),
+        Policy(durable=False),
         Memory(boottime() - 500),
         [Peer(peer) for peer in peers],
     )

@@ -6,19 +6,9 @@ from typing import Any
 import pytest
 
 from healthagent.core.conflict import lost_to, resolve, rival_of, spelled_signals, upstream
-from healthagent.core.model import (
-    Candidate,
-    Conflict,
-    Memory,
-    Peer,
-    Reason,
-    Receiver,
-    Rival,
-    Signals,
-    Snapshot,
-    Source,
-    View,
-)
+from healthagent.core.model import Reason, Receiver, Snapshot
+from healthagent.core.peer import Candidate, Peer, Source
+from healthagent.core.view import Conflict, Memory, Rival, Signals, View
 from tests.builders import (
     NOW,
     OTHER_SYSTEM,

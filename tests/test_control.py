@@ -12,7 +12,7 @@ from aiohttp.web_request import BaseRequest
 
 from healthagent.board import Board
 from healthagent.control import MAX_BODY, Control, _is_loopback
-from healthagent.core.model import Maintenance
+from healthagent.core.view import Maintenance
 from healthagent.server.answers import Answers
 from healthagent.server.http import Surface
 from tests.bed.boards import PRIMARY, START, SYSTEM, board

@@ -15,7 +15,8 @@ import pytest
 from healthagent.board import Board, Identity
 from healthagent.clock import boottime
 from healthagent.config import Discovery
-from healthagent.core.model import Alarm, Memory, Peer
+from healthagent.core.peer import Alarm, Peer
+from healthagent.core.view import Memory
 from healthagent.peers import discovery as discovering
 from healthagent.peers.client import PeerClient
 from healthagent.peers.discovery import KEPT_FOR, Discoverer

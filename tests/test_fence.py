@@ -8,7 +8,8 @@ import pytest
 
 from healthagent.board import Board, Identity
 from healthagent.config import FenceSettings
-from healthagent.core.model import Local, Memory, Policy, Reason, Role, Snapshot, Verdict
+from healthagent.core.model import Local, Reason, Role, Snapshot, Verdict
+from healthagent.core.view import Memory, Policy
 from healthagent.fence import Episode, Fence
 
 YES = Verdict(True, Reason.PRIMARY, "")

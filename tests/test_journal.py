@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from healthagent.board import Board, Identity
-from healthagent.core.model import Maintenance, Memory
+from healthagent.core.view import Maintenance, Memory
 from healthagent.journal import AWAY, Journal
 from tests.builders import NOW, policy, snap
 

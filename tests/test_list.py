@@ -9,7 +9,7 @@ import pytest
 from healthagent.board import Board
 from healthagent.commands import main
 from healthagent.commands.list import table
-from healthagent.core.model import Peer
+from healthagent.core.peer import Peer
 from healthagent.server.answers import Answers
 from tests.bed.boards import PRIMARY, START, board, replica, says
 from tests.bed.web import answering, response

@@ -18,7 +18,9 @@ from healthagent.core.members import (
     snapshot_of,
     stale,
 )
-from healthagent.core.model import Alarm, Call, Peer, Served, Snapshot, Source, Statement, View
+from healthagent.core.model import Snapshot
+from healthagent.core.peer import Alarm, Call, Peer, Served, Source, Statement
+from healthagent.core.view import View
 from tests.builders import (
     NOW,
     OTHER_SYSTEM,

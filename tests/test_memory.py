@@ -6,22 +6,10 @@ from typing import Any
 import pytest
 
 from healthagent.core.memory import KNOWN_CLUSTERS, raise_high_water, remember, serve
-from healthagent.core.model import (
-    Alarm,
-    Candidate,
-    Conflict,
-    Local,
-    Memory,
-    Peer,
-    Policy,
-    Reason,
-    Rival,
-    Served,
-    Signals,
-    Term,
-    Verdict,
-)
+from healthagent.core.model import Local, Reason, Verdict
+from healthagent.core.peer import Alarm, Candidate, Peer, Served
 from healthagent.core.term import is_newly, round_complete
+from healthagent.core.view import Conflict, Memory, Policy, Rival, Signals, Term
 from tests.builders import (
     NOW,
     OTHER_SYSTEM,

@@ -10,7 +10,8 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from healthagent.board import Board
-from healthagent.core.model import Failure, Peer, Reason, Snapshot
+from healthagent.core.model import Failure, Reason, Snapshot
+from healthagent.core.peer import Peer
 from healthagent.metrics import Metrics, Sources
 from tests.bed.boards import PRIMARY, START, SYSTEM, Clock, board, replica, says
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from healthagent.board import Board, Identity
-from healthagent.core.model import Memory, Policy
+from healthagent.core.view import Memory, Policy
 from healthagent.metrics import Metrics, Sources
 
 ROOT = Path(__file__).parent.parent

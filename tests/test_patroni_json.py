@@ -10,7 +10,9 @@ import pytest
 
 from healthagent import __version__
 from healthagent.board import Board
-from healthagent.core.model import Failure, Follower, Maintenance, Peer, Reason, Receiver, Role, Snapshot
+from healthagent.core.model import Failure, Follower, Reason, Receiver, Role, Snapshot
+from healthagent.core.peer import Peer
+from healthagent.core.view import Maintenance
 from healthagent.server.patroni import COMPATIBLE_WITH, cluster_json, node_json, shown_tags
 from tests.bed.boards import PRIMARY, START, SYSTEM, WRITTEN, board, replica, says
 

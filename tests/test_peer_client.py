@@ -15,7 +15,9 @@ from msgspec.structs import replace as changed
 from healthagent.board import Board, Identity
 from healthagent.clock import boottime
 from healthagent.core.members import heard
-from healthagent.core.model import Alarm, Memory, Peer, Policy, Role, Snapshot, Source
+from healthagent.core.model import Role, Snapshot
+from healthagent.core.peer import Alarm, Peer, Source
+from healthagent.core.view import Memory, Policy
 from healthagent.peers import resolve
 from healthagent.peers.client import Entry, PeerClient
 from healthagent.peers.exchange import HEADER, Exchange

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from healthagent.board import Board, Identity
-from healthagent.core.model import Alarm, Memory, Peer
+from healthagent.core.peer import Alarm, Peer
+from healthagent.core.view import Memory
 from healthagent.peers.direct import Direct
 from healthagent.peers.resolve import Names
 from tests.bed.boards import Clock

@@ -11,7 +11,8 @@ import pytest
 
 from healthagent.board import Board, Identity
 from healthagent.clock import boottime
-from healthagent.core.model import Memory, Peer, Policy
+from healthagent.core.peer import Peer
+from healthagent.core.view import Memory, Policy
 from healthagent.peers import listener as listening
 from healthagent.peers.exchange import HEADER, Exchange
 from healthagent.peers.listener import PeerListener

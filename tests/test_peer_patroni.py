@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from healthagent.core.model import Role, Source
+from healthagent.core.model import Role
+from healthagent.core.peer import Source
 from healthagent.peers.patroni import statement_from
 from healthagent.wire import Misunderstood
 

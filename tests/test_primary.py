@@ -6,20 +6,10 @@ import pytest
 
 from healthagent.core.evidence import decide_running
 from healthagent.core.members import hear
-from healthagent.core.model import (
-    Alarm,
-    Candidate,
-    Conflict,
-    Maintenance,
-    Peer,
-    Policy,
-    Reason,
-    Rival,
-    Signals,
-    Source,
-    View,
-)
+from healthagent.core.model import Reason
+from healthagent.core.peer import Alarm, Candidate, Peer, Source
 from healthagent.core.primary import decide_primary
+from healthagent.core.view import Conflict, Maintenance, Policy, Rival, Signals, View
 from tests.builders import (
     NOW,
     OTHER_SYSTEM,

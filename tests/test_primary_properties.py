@@ -7,20 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healthagent.board import Board, Identity
-from healthagent.core.model import (
-    Alarm,
-    Candidate,
-    Conflict,
-    Local,
-    Maintenance,
-    Peer,
-    Rival,
-    Role,
-    Served,
-    Signals,
-    View,
-)
+from healthagent.core.model import Local, Role
+from healthagent.core.peer import Alarm, Candidate, Peer, Served
 from healthagent.core.primary import decide_primary
+from healthagent.core.view import Conflict, Maintenance, Rival, Signals, View
 from healthagent.wire import decode, encode, statement_of
 from tests.builders import (
     NOW,

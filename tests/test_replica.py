@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from healthagent.core.model import Alarm, Follower, LagLimit, Memory, Peer, Policy, Reason, Receiver, View
+from healthagent.core.model import Follower, LagLimit, Reason, Receiver
+from healthagent.core.peer import Alarm, Peer
 from healthagent.core.replica import (
     Ask,
     current_primary,
@@ -15,6 +16,7 @@ from healthagent.core.replica import (
     lag_seconds,
     spelled,
 )
+from healthagent.core.view import Memory, Policy, View
 from tests.builders import (
     NOW,
     OTHER_SYSTEM,

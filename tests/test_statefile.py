@@ -16,14 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healthagent.core.model import (
-    Candidate,
-    Conflict,
-    Maintenance,
-    Memory,
-    Rival,
-    Signals,
-)
+from healthagent.core.peer import Candidate
+from healthagent.core.view import Conflict, Maintenance, Memory, Rival, Signals
 from healthagent.statefile import (
     MAX_BYTES,
     NAME,

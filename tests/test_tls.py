@@ -9,7 +9,8 @@ import pytest
 
 from healthagent.board import Board, Identity
 from healthagent.clock import boottime
-from healthagent.core.model import Memory, Peer, Policy
+from healthagent.core.peer import Peer
+from healthagent.core.view import Memory, Policy
 from healthagent.server import http
 from healthagent.tls import client_tls, server_tls
 from tests.agent_yaml import settings

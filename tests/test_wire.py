@@ -8,17 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healthagent.core.model import (
-    Candidate,
-    Follower,
-    Receiver,
-    Role,
-    Served,
-    Sight,
-    Snapshot,
-    Source,
-    Statement,
-)
+from healthagent.core.model import Follower, Receiver, Role, Snapshot
+from healthagent.core.peer import Candidate, Served, Sight, Source, Statement
 from healthagent.wire import (
     MAX_BYTES,
     VERSION,

@@ -10,7 +10,8 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from healthagent.core.model import Instant, Policy, Receiver, Role, Snapshot, Verdict
+from healthagent.core.model import Instant, Receiver, Role, Snapshot, Verdict
+from healthagent.core.view import Policy
 from tests.agent import Agent
 from tests.builders import PORT, SYSTEM, address
 

@@ -17,7 +17,8 @@ from healthagent.board import Board, Identity
 from healthagent.clock import boottime
 from healthagent.commands.config import add_file, add_flags, given_flags, load_or_complain
 from healthagent.config import Settings
-from healthagent.core.model import Alarm, Memory, Peer, Source, Statement
+from healthagent.core.peer import Alarm, Peer, Source, Statement
+from healthagent.core.view import Memory
 from healthagent.peers.client import Entry, PeerClient
 from healthagent.peers.discovery import Discoverer
 from healthagent.peers.exchange import exchange_of

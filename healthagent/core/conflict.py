@@ -15,18 +15,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from .members import heard, snapshot_of, stale
-from .model import (
-    Candidate,
-    Conflict,
-    Peer,
-    Policy,
-    Reason,
-    Rival,
-    Role,
-    Signals,
-    Snapshot,
-    View,
-)
+from .model import Reason, Role, Snapshot
+from .peer import Candidate, Peer
+from .view import Conflict, Policy, Rival, Signals, View
 
 _NO_PRIMARY = (Reason.POSTGRES_DOWN, Reason.NOT_PRIMARY)  # reasons that end a rival without its snapshot
 

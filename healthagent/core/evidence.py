@@ -1,6 +1,7 @@
 """The rules that every question begins with: is this agent in service, and what is known of PostgreSQL?"""
 
-from .model import Policy, Reason, Verdict, View
+from .model import Reason, Verdict
+from .view import Policy, View
 
 
 def refusal(reason: Reason, detail: str) -> Verdict:

@@ -17,9 +17,11 @@ from typing import Any
 
 from .conflict import resolve
 from .members import stale
-from .model import Candidate, Conflict, Memory, Policy, Role, Served, Verdict, View
+from .model import Role, Verdict
+from .peer import Candidate, Served
 from .replica import follows_rightly, lag_within, on_right_timeline
 from .term import is_alone, is_newly, round_complete, term_of
+from .view import Conflict, Memory, Policy, View
 
 KNOWN_CLUSTERS = 16  # system identifiers whose mark is kept: a bound, not a feature
 

@@ -16,8 +16,10 @@ from .members import (
     snapshot_of,
     stale,
 )
-from .model import Alarm, Candidate, Peer, Policy, Reason, Role, Snapshot, Verdict, View
+from .model import Reason, Role, Snapshot, Verdict
+from .peer import Alarm, Candidate, Peer
 from .term import is_newly, round_complete
+from .view import Policy, View
 
 
 def decide_primary(view: View, policy: Policy) -> Verdict:

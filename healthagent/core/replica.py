@@ -10,19 +10,9 @@ from dataclasses import dataclass, field
 from .conflict import upstream
 from .evidence import refusal, refused_by_agent, refused_by_evidence
 from .members import heard, snapshot_of, stale
-from .model import (
-    Follower,
-    Instant,
-    LagLimit,
-    Lsn,
-    Peer,
-    Policy,
-    Reason,
-    Role,
-    Snapshot,
-    Verdict,
-    View,
-)
+from .model import Follower, Instant, LagLimit, Lsn, Reason, Role, Snapshot, Verdict
+from .peer import Peer
+from .view import Policy, View
 
 _SUPERSEDED = (Reason.STALE_TIMELINE, Reason.LOST_CONFLICT)
 

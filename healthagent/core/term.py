@@ -7,7 +7,8 @@ and asks every peer anew: meanwhile a standby may have been promoted and told th
 from dataclasses import replace
 
 from .members import heard_count, last_round, majority, member_count
-from .model import Instant, Policy, Role, Term, View
+from .model import Instant, Role
+from .view import Policy, Term, View
 
 
 def term_of(view: View, policy: Policy) -> Term | None:

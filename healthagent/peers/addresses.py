@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from ..board import Board
 from ..core.conflict import spelled
-from ..core.model import Peer
+from ..core.peer import Peer
 from .resolve import Names
 
 EVERY = 2.0  # seconds

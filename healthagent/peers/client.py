@@ -10,7 +10,8 @@ from http import HTTPStatus
 import aiohttp
 
 from ..board import Board
-from ..core.model import Instant, Source, Statement
+from ..core.model import Instant
+from ..core.peer import Source, Statement
 from ..wire import MAX_BYTES, Misunderstood, decode, statement_of
 from .exchange import HEADER, Exchange, Overtaken
 from .patroni import statement_from

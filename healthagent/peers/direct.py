@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 
 from ..board import Board
 from ..core.members import heard
-from ..core.model import Alarm, Failure, Instant, Snapshot
+from ..core.model import Failure, Instant, Snapshot
+from ..core.peer import Alarm
 from ..postgres import Poller
 from ..postgres.session import ConnectArguments
 from .resolve import Names

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from ..board import Board
 from ..config import Discovery
-from ..core.model import Instant, Peer
+from ..core.model import Instant
+from ..core.peer import Peer
 from .client import Entry, PeerClient
 from .resolve import Names
 

@@ -7,7 +7,8 @@ while it says primary and running it counts as serving, and as yielding to nobod
 import msgspec
 from msgspec import Struct
 
-from ..core.model import Instant, Reason, Role, Snapshot, Source, Statement
+from ..core.model import Instant, Reason, Role, Snapshot
+from ..core.peer import Source, Statement
 from ..wire import Lsn, Misunderstood, SystemIdentifier, Timeline, Word
 
 

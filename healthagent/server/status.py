@@ -4,19 +4,11 @@ from .. import __version__
 from ..board import Board
 from ..core.conflict import spelled_signals
 from ..core.members import heard, last_round, snapshot_of
-from ..core.model import (
-    Candidate,
-    Failure,
-    Instant,
-    Memory,
-    Peer,
-    Role,
-    Snapshot,
-    Verdict,
-    lsn_text,
-)
+from ..core.model import Failure, Instant, Role, Snapshot, Verdict, lsn_text
+from ..core.peer import Candidate, Peer
 from ..core.replica import lag_bytes, lag_seconds
 from ..core.term import is_newly
+from ..core.view import Memory
 from .patroni import Json, in_maintenance
 
 

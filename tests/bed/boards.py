@@ -3,17 +3,9 @@
 from dataclasses import dataclass, replace
 
 from healthagent.board import Board, Identity
-from healthagent.core.model import (
-    LagLimit,
-    Memory,
-    Peer,
-    Policy,
-    Receiver,
-    Role,
-    Snapshot,
-    Source,
-    Statement,
-)
+from healthagent.core.model import LagLimit, Receiver, Role, Snapshot
+from healthagent.core.peer import Peer, Source, Statement
+from healthagent.core.view import Memory, Policy
 
 SYSTEM = 7710718678868212726
 START = 1000.0  # CLOCK_BOOTTIME seconds: any moment
@@ -67,7 +59,7 @@ def board(
     hold: float = 5.0,
 ) -> Board:
     """An agent's board at START, without a state file."""
-    policy = Policy(cluster=cluster, durable=False, lag_limit=limit or LagLimit(), witness=witness, hold=hold)
+    policy = Policy(durable=False, lag_limit=limit or LagLimit(), witness=witness, hold=hold)
     made = Board(
         Identity(name, cluster, "00000000-0000-4000-8000-000000000001"), policy, Memory(START), peers
     )

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from healthagent.board import Board
-from healthagent.core.model import Failure, Peer, Reason
+from healthagent.core.model import Failure, Reason
+from healthagent.core.peer import Peer
 from healthagent.metrics import Metrics, Sources
 from tests.bed.boards import PRIMARY, START, Clock, board, replica, says
 

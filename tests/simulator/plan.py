@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
-from healthagent.core.model import Policy
+from healthagent.core.view import Policy
 
 # A slower pace and shorter waits than the defaults make four times as many schedules in the same time.
 POLICY = Policy(

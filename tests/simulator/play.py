@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from random import Random
 
-from healthagent.core.model import Policy, Role
+from healthagent.core.model import Role
+from healthagent.core.view import Policy
 from tests.simulator.plan import POLICY, Plan, Step
 from tests.simulator.watch import AFTERWARDS, Violated, WatchedWorld
 from tests.story import Story
