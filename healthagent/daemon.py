@@ -30,6 +30,7 @@ from .fence import Fence
 from .journal import Journal
 from .keeper import Keeper
 from .metrics import Metrics, Sources
+from .notify import Notifier, Watchdog, keep_notified
 from .peers.addresses import Addresses
 from .peers.client import Entry, PeerClient
 from .peers.direct import Directs
@@ -58,9 +59,16 @@ class StartError(Exception):
 class Agent:
     """One running agent."""
 
-    def __init__(self, settings: Settings, reload: Callable[[], Settings] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reload: Callable[[], Settings] | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
         self.settings = settings
         self._reload = reload
+        self.notifier = notifier or Notifier()
+        self.watchdog = Watchdog(self.notifier.watchdog, _poll_budget(settings))
         now = boottime()
         boot = boot_id()
         stored = None
@@ -157,6 +165,7 @@ class Agent:
         agent_check.close()
         await surface.close()
         await self.names.close()
+        self.notifier.close()
 
     def _tasks(self, surface: Surface) -> dict[str, Coroutine[object, object, None]]:
         settings = self.settings
@@ -167,6 +176,7 @@ class Agent:
             "addresses": self.addresses.run(),
             "direct": self.directs.run(),
             "fence": self.fence.run(),
+            "notify": keep_notified(self.notifier, self.watchdog, boottime),
         }
         if self.poller is not None:
             tasks["postgres"] = self.poller.run()
@@ -247,12 +257,22 @@ class Agent:
         if changed or role is not self._role or serving != self.board.memory.serving:
             self._role = role
             self.client.hurry()
+            self._show(now)
+
+    def _show(self, now: Instant) -> None:
+        """The verdict on what this node is, in `systemctl status`."""
+        kind, decide = (
+            ("replica", self.board.replica) if self._role is Role.REPLICA else ("primary", self.board.primary)
+        )
+        verdict = decide(now)
+        self.notifier.status(f"/{kind} {200 if verdict.ok else 503} {verdict.reason}: {verdict.detail}")
 
     async def _say_goodbye(self) -> None:
         """Answer `stopping` for a while if anybody may still be sent here, and keep what must be kept."""
         now = boottime()
         sent_here = self.board.primary(now).ok or self.board.replica(now).ok
         log.info("stopping")
+        self.notifier.stopping()
         self.board.stop(now)
         self._stop.clear()
         self._tick(now)
@@ -274,8 +294,14 @@ class Agent:
         """SIGHUP: take what can change while running, and say what cannot."""
         if self._reload is None:
             return
+        self.notifier.reloading()
+        self._take_new_settings(self._reload)
+        if self.watchdog.tried():  # else the start is not over yet
+            self.notifier.ready()  # also after a refusal: the agent goes on as it was
+
+    def _take_new_settings(self, read: Callable[[], Settings]) -> None:
         try:
-            settings = self._reload()
+            settings = read()
         except ConfigError as error:
             log.warning("reload refused, the old configuration stays: %s", "; ".join(error.problems))
             return
@@ -296,6 +322,7 @@ class Agent:
                 timeout=settings.postgres.timeout,
                 reconnect_every=settings.postgres.reconnect_every,
             )
+        self.watchdog.budget = _poll_budget(settings)
         self.client.change(interval=settings.peer.interval, timeout=settings.peer.timeout)
         self.client.exchange = self.listener.exchange = self._exchange(settings)
         token = settings.control.token
@@ -349,6 +376,7 @@ class Agent:
         self.board.observe_new_connection(failure, boottime())
 
     def probe_took(self, seconds: float) -> None:
+        self.watchdog.progress(boottime())
         if self._probe_duration is not None:
             self._probe_duration.observe(seconds)
 
@@ -363,6 +391,11 @@ def _at(key: str, place: object) -> Iterator[None]:
         number = None if isinstance(error, socket.gaierror | ssl.SSLError) else error.errno
         why = (error.strerror or error) if number is None else os.strerror(number)
         raise StartError(f"{key}: {place}: {why}") from error
+
+
+def _poll_budget(settings: Settings) -> float | None:
+    """Seconds that one poll and the pause after it may take; None where nothing is polled."""
+    return None if settings.witness else settings.postgres.interval + settings.postgres.timeout
 
 
 def _stored(directory: Path, cluster: str) -> Stored | None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from .board import Board
 from .config import FenceSettings
 from .core.model import Instant, Role, Verdict
+from .notify import VARIABLES
 
 LOOK_EVERY = 0.25  # seconds
 MAX_OUTPUT = 8192  # bytes of its output that are logged; the rest is read and dropped
@@ -83,11 +84,13 @@ class Fence:
 
     async def _execute(self, command: tuple[str, ...], environment: dict[str, str]) -> None:
         reason = environment["HEALTHAGENT_REASON"]
+        # a PostgreSQL that the hook restarts must not tell the service manager that this agent is ready
+        inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         log.warning("fence: %s runs because of %s: %s", command[0], reason, environment["HEALTHAGENT_DETAIL"])
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                env={**os.environ, **environment},
+                env={**inherited, **environment},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,

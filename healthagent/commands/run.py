@@ -12,6 +12,7 @@ from healthagent.commands.config import add_file, add_flags, given_flags, load_o
 from healthagent.config import Settings, load
 from healthagent.daemon import Agent, StartError
 from healthagent.logs import log_to_stderr
+from healthagent.notify import Notifier
 
 EXAMPLE = """\
 example:
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         return load(arguments.config, flags=flags).settings
 
     async def main() -> None:
-        await Agent(settings, reload).run()
+        await Agent(settings, reload, Notifier.from_environment(os.environ, os.getpid())).run()
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -27,7 +27,8 @@ from tests.bed.command import HEALTHAGENT
 
 POLL = 0.02
 STARTED_WITHIN = 60.0  # seconds; imports alone take one, and eight on a machine that is busy with other tests
-OURS = ("HEALTHAGENT_", "PG")  # variables of whoever runs the tests must not decide them
+# variables of whoever runs the tests must not decide them
+OURS = ("HEALTHAGENT_", "PG", "NOTIFY_", "WATCHDOG_")
 
 
 class Reply(NamedTuple):
@@ -66,6 +67,7 @@ class Agent:
         flags: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         agent_check: bool = False,
+        program: Sequence[str] = HEALTHAGENT,
     ) -> None:
         self.name = name or (node.name if node else "agent")
         self.host = node.host if node else "127.0.0.1"
@@ -75,6 +77,7 @@ class Agent:
         self.state_dir = self.folder / "state"
         self.log_file = self.folder / "agent.log"
         self.config = self.folder / "agent.yaml"
+        self.program = program
         self.flags = list(flags)
         self.environment = dict(environment or {})
         self.settings: dict[str, object] = {
@@ -115,7 +118,7 @@ class Agent:
         ours = {key: value for key, value in os.environ.items() if not key.startswith(OURS)}
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._prefix, *HEALTHAGENT, "run", "-c", str(self.config), *self.flags],
+                [*self._prefix, *self.program, "run", "-c", str(self.config), *self.flags],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
