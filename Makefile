@@ -31,6 +31,9 @@ matrix: .venv/dev.stamp ## run the live tests with every supported PostgreSQL ve
 nightly: .venv/dev.stamp ## play a million random schedules of faults on virtual time (hours)
 	$(BIN)/python -m tests.simulator --schedules 1000000 $(ARGS)
 
+soak: .venv/dev.stamp ## check 500 times a second for 15 minutes while PostgreSQL and peers fail at random (ARGS="--minutes 5")
+	$(BIN)/python -m tests.soak $(ARGS)
+
 bench: .venv/dev.stamp ## measure side by side with other health checks
 	$(BIN)/python -m bench $(ARGS)
 
@@ -69,4 +72,4 @@ system-packages:
 	python3 -m venv .cache/uv
 	.cache/uv/bin/pip --quiet install uv
 
-.PHONY: help demo test style types matrix nightly bench windows image lock clean system-packages
+.PHONY: help demo test style types matrix nightly soak bench windows image lock clean system-packages

@@ -202,6 +202,7 @@ class Agent:
                 haproxy_sessions=surface.haproxy_states.sessions,
                 alarms=self.alarms,
                 fence_runs=self.fence.runs,
+                tasks=lambda: len(asyncio.all_tasks()),
             ),
         )
         self._probe_duration = metrics.probe_duration

@@ -48,6 +48,7 @@ class Sources:
     round_trips: Mapping[str, float] = field(default_factory=dict)  # peer -> seconds of its last call
     haproxy_sessions: Callable[[Instant], Mapping[str, int]] = _no_sessions  # backend/server -> sessions
     alarms: Callable[[], Sequence[str]] = tuple
+    tasks: Callable[[], int] = int  # of the event loop: more and more of them is a leak
 
 
 class Metrics(Collector):
@@ -289,6 +290,7 @@ def _counted(sources: Sources, now: Instant) -> Iterator[Metric]:
         [((server,), sessions) for server, sessions in sources.haproxy_sessions(now).items()],
     )
     yield _one("alarms", "What needs a person; /status has the sentences.", len(sources.alarms()))
+    yield _one("tasks", "Tasks of the agent's event loop: connections, peers and the probe.", sources.tasks())
     build = InfoMetricFamily(f"{PREFIX}_build", "The version of this agent, and of its Python.")
     build.add_metric((), {"version": __version__, "python": platform.python_version()})
     yield build

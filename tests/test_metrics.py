@@ -48,6 +48,7 @@ FAMILIES = {
     "checks_total": "counter",
     "haproxy_sessions": "gauge",
     "alarms": "gauge",
+    "tasks": "gauge",
     "build_info": "gauge",
     "process_virtual_memory_bytes": "gauge",
     "process_resident_memory_bytes": "gauge",

@@ -19,7 +19,7 @@ IS_KILLED = """
 import os, signal, subprocess
 from tests.bed.network import Network
 network = Network(["a"]).__enter__()
-subprocess.Popen([*network["a"].prefix, "sleep", "60"])
+subprocess.Popen([*network["a"].prefix, "sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 print(network["a"].namespace, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
