@@ -38,6 +38,7 @@ class Keeper:
         self._boot = boot
         self._clock = clock
         self._stored = stored
+        self._writing = asyncio.Lock()  # the last write, at the end, may meet one that is under way
         self._timeline: int | None = None
         self._lsn = 0
 
@@ -70,6 +71,10 @@ class Keeper:
 
     async def save_now(self) -> None:
         """Write the state file once; the error is remembered, not raised."""
+        async with self._writing:
+            await self._save()
+
+    async def _save(self) -> None:
         now = self._clock()
         memory = self._memory(now)
         wanted = stored_of(memory, self.board.identity.cluster, self._boot, now, tuple(self.history))
