@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from .board import Board
 from .core.model import Instant
 from .core.view import Maintenance
+from .events import Events, Kind
 from .server.answers import Answer, refusal
 
 T = TypeVar("T")
@@ -38,10 +39,11 @@ class OverrideAsked(Struct, frozen=True, forbid_unknown_fields=True):
 class Control:
     """The POSTs that change state."""
 
-    def __init__(self, board: Board, clock: Callable[[], Instant], token: str | None) -> None:
+    def __init__(self, board: Board, clock: Callable[[], Instant], token: str | None, events: Events) -> None:
         self.board = board
         self.token = token
         self._clock = clock
+        self._events = events
 
     async def maintenance(self, request: BaseRequest) -> Answer:
         """POST /maintenance {"on": true, "seconds": 3600}."""
@@ -51,6 +53,14 @@ class Control:
         now = self._clock()
         until = None if asked.seconds is None else now + asked.seconds
         self.board.maintain(Maintenance(until) if asked.on else None, now)
+        how_long = "until somebody ends it" if asked.seconds is None else f"for {asked.seconds:g} s"
+        self._events.add(
+            Kind.MAINTENANCE,
+            now,
+            reason="on" if asked.on else "off",
+            detail=how_long if asked.on else "",
+            who=_who(request),
+        )
         return Answer(HTTPStatus.OK, msgspec.json.encode({"on": asked.on, "seconds": asked.seconds}))
 
     async def override(self, request: BaseRequest) -> Answer:
@@ -58,7 +68,11 @@ class Control:
         asked = await self._asked(request, OverrideAsked)
         if isinstance(asked, Answer):
             return asked
-        cleared = self.board.forgive(self._clock()) if asked.clear else []
+        now = self._clock()
+        cleared = self.board.forgive(now) if asked.clear else []
+        if asked.clear:
+            what = f"cleared {', '.join(cleared)}" if cleared else "there was nothing to clear"
+            self._events.add(Kind.OVERRIDE, now, reason="clear", detail=what, who=_who(request))
         return Answer(HTTPStatus.OK, msgspec.json.encode({"cleared": cleared}))
 
     async def _asked(self, request: BaseRequest, kind: type[T]) -> T | Answer:
@@ -99,6 +113,11 @@ class Control:
     def _has_token(self, request: BaseRequest) -> bool:
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         return self.token is not None and hmac.compare_digest(given, f"Bearer {self.token}".encode())
+
+
+def _who(request: BaseRequest) -> str:
+    """From where an operator spoke: the address, or the socket, which has none."""
+    return request.remote or "the control socket"
 
 
 def _is_loopback(address: str) -> bool:

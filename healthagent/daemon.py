@@ -17,6 +17,7 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 from prometheus_client import Histogram
 
+from . import __version__
 from .agentcheck import AgentCheck
 from .alarms import alarms_of
 from .board import Board, Identity
@@ -26,6 +27,8 @@ from .control import Control
 from .core.model import Failure, Instant, Role, Snapshot
 from .core.peer import Peer
 from .core.replica import current_primary
+from .events import EventFile, Events, Kind
+from .events import load as load_events
 from .fence import Fence
 from .journal import Journal
 from .keeper import Keeper
@@ -41,6 +44,7 @@ from .peers.resolve import Names
 from .policy import address_of, policy_of
 from .postgres import Poller
 from .server.answers import Answers
+from .server.events import events_answer
 from .server.http import Surface
 from .server.limits import raise_file_limit
 from .statefile import StateError, Stored, boot_id, load, recall
@@ -120,15 +124,18 @@ class Agent:
             )
         )
         token = settings.control.token
-        self.control = Control(self.board, boottime, token.reveal() if token else None)
-        self.journal = Journal(self.board)
-        self.fence = Fence(self.board, settings.fence, boottime)
+        self.events = Events(load_events(settings.state_dir, boot) if settings.state_dir else ())
+        self.event_file = EventFile(self.events, settings.state_dir, boot) if settings.state_dir else None
+        self.control = Control(self.board, boottime, token.reveal() if token else None, self.events)
+        self.journal = Journal(self.board, self.events)
+        self.fence = Fence(self.board, settings.fence, boottime, self.events)
         self.keeper = (
             Keeper(self.board, settings.state_dir, boot, boottime, stored) if settings.state_dir else None
         )
         self.probe_failures: Counter[str] = Counter()
         self.answers = Answers(self.board)
         self.answers.alarms = self.alarms
+        self.answers.asked["/events"] = events_answer(self.board, self.events)
         self.answers.urls = _urls(settings)
         if self.keeper is not None:
             self.answers.history = self.keeper.history
@@ -155,6 +162,7 @@ class Agent:
             len(self.settings.peers),
             self.settings.listen,
         )
+        self.events.add(Kind.START, boottime(), detail=f"healthagent {__version__}")
         # a task that raises is a bug and takes the agent down: no verdict is better than a frozen one
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(task, name=name) for name, task in self._tasks(surface).items()]
@@ -182,6 +190,8 @@ class Agent:
             tasks["postgres"] = self.poller.run()
         if self.keeper is not None:
             tasks["keeper"] = self.keeper.run()
+        if self.event_file is not None:
+            tasks["events"] = self.event_file.run()
         if settings.discovery is not None:
             tasks["discovery"] = Discoverer(
                 self.board, self.client, settings.discovery, self.names, boottime
@@ -274,12 +284,14 @@ class Agent:
         sent_here = self.board.primary(now).ok or self.board.replica(now).ok
         log.info("stopping")
         self.notifier.stopping()
+        self.events.add(Kind.STOP, now)
         self.board.stop(now)
         self._stop.clear()
         self._tick(now)
-        if self.keeper is not None:
-            saving = asyncio.create_task(self.keeper.save_now())
-            await asyncio.wait([saving], timeout=1.0)
+        savers = (self.keeper, self.event_file)
+        saving = [asyncio.create_task(one.save_now()) for one in savers if one is not None]
+        if saving:
+            await asyncio.wait(saving, timeout=1.0)
         if sent_here:
             try:
                 async with asyncio.timeout(FAREWELL):
@@ -304,13 +316,18 @@ class Agent:
         try:
             settings = read()
         except ConfigError as error:
-            log.warning("reload refused, the old configuration stays: %s", "; ".join(error.problems))
+            problems = "; ".join(error.problems)
+            log.warning("reload refused, the old configuration stays: %s", problems)
+            detail = f"{len(error.problems)} problems, see the log"  # which may quote the file
+            self.events.add(Kind.RELOAD, boottime(), reason="refused", detail=detail)
             return
         difference = reloadable_difference(self.settings, settings)
         for key in difference.restart:
             log.warning("reload: %s takes effect only after a restart", key)
         self._apply(with_live_keys(self.settings, settings))
-        log.info("reloaded: %s", ", ".join(difference.taken) or "nothing changed")
+        taken = ", ".join(difference.taken) or "nothing changed"
+        log.info("reloaded: %s", taken)
+        self.events.add(Kind.RELOAD, boottime(), reason="taken", detail=taken)
 
     def _apply(self, settings: Settings) -> None:
         """Put everything in force that can change while running."""

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from .board import Board
 from .config import FenceSettings
 from .core.model import Instant, Role, Verdict
+from .events import Events, Kind
 from .notify import VARIABLES
 
 LOOK_EVERY = 0.25  # seconds
@@ -55,11 +56,14 @@ class Episode:
 class Fence:
     """Watches the verdict and runs the hook: `await fence.run()`, ended by cancelling it."""
 
-    def __init__(self, board: Board, settings: FenceSettings, clock: Callable[[], Instant]) -> None:
+    def __init__(
+        self, board: Board, settings: FenceSettings, clock: Callable[[], Instant], events: Events
+    ) -> None:
         self.settings = settings
         self.runs: Counter[str] = Counter()  # ok, failed, timeout
         self._board = board
         self._clock = clock
+        self._events = events
         self._episode = Episode()
 
     async def run(self) -> None:
@@ -87,6 +91,9 @@ class Fence:
         # a PostgreSQL that the hook restarts must not tell the service manager that this agent is ready
         inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         log.warning("fence: %s runs because of %s: %s", command[0], reason, environment["HEALTHAGENT_DETAIL"])
+        self._events.add(
+            Kind.FENCE, self._clock(), reason="begin", detail=f"{command[0]} runs because of {reason}"
+        )
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -116,7 +123,10 @@ class Fence:
         self.runs[result] += 1
         said = bytes(output).decode(errors="replace").strip()
         level = logging.INFO if result == "ok" else logging.ERROR
-        log.log(level, "fence: %s: %s%s", result, what, f"; it said: {said!r}" if said else "")
+        told = f"; it said: {said!r}" if said else ""
+        log.log(level, "fence: %s: %s%s", result, what, told)
+        # without what it said: everybody who reaches the agent may read the events
+        self._events.add(Kind.FENCE, self._clock(), reason=result, detail=what)
 
 
 async def _read(process: asyncio.subprocess.Process, output: bytearray) -> None:

@@ -1,10 +1,11 @@
-"""One log line per change of verdict, and how often each happened; never a line per poll."""
+"""One log line and one event per change of verdict, and how often each happened; never a line per poll."""
 
 import logging
 from collections import Counter
 
 from .board import Board
 from .core.model import Instant, Verdict
+from .events import Events, Kind
 
 AWAY = 10.0  # seconds until an alarm is over
 
@@ -14,9 +15,10 @@ log = logging.getLogger(__name__)
 class Journal:
     """Watches the verdicts and tells when one changes."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, events: Events) -> None:
         self.changes: Counter[tuple[str, str]] = Counter()  # (kind, reason)
         self._board = board
+        self._events = events
         self._last: dict[str, Verdict] = {}
         self._alarms: dict[str, Instant] = {}  # logged, with the last moment at which each was there
 
@@ -31,6 +33,7 @@ class Journal:
             self._last[kind] = verdict
             self.changes[kind, verdict.reason] += 1
             changed = True
+            self._events.add(kind, now, ok=verdict.ok, reason=verdict.reason, detail=verdict.detail)
             log.info(
                 "%s: %s %s: %s",
                 kind,
@@ -46,7 +49,9 @@ class Journal:
         for alarm in alarms:
             if alarm not in self._alarms:
                 log.warning("%s", alarm)
+                self._events.add(Kind.ALARM, now, reason="begin", detail=alarm)
             self._alarms[alarm] = now
         for alarm in [one for one, seen_at in self._alarms.items() if now - seen_at >= AWAY]:
             del self._alarms[alarm]
             log.info("no longer: %s", alarm)
+            self._events.add(Kind.ALARM, now, reason="end", detail=alarm)

@@ -13,6 +13,7 @@ from aiohttp.web_request import BaseRequest
 from healthagent.board import Board
 from healthagent.control import MAX_BODY, Control, _is_loopback
 from healthagent.core.view import Maintenance
+from healthagent.events import Events
 from healthagent.server.answers import Answers
 from healthagent.server.http import Surface
 from tests.bed.boards import PRIMARY, START, SYSTEM, board
@@ -24,8 +25,9 @@ JSON = "Content-Type: application/json\r\n"
 class Desk:
     """A surface with control, on loopback and on a Unix socket."""
 
-    def __init__(self, made: Board, port: int, path: Path) -> None:
+    def __init__(self, made: Board, events: Events, port: int, path: Path) -> None:
         self.board = made
+        self.events = events
         self.port = port
         self.path = path
 
@@ -57,11 +59,12 @@ class FromElsewhere(Control):
 async def desk(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
     made = board(PRIMARY)
     surface = Surface(Answers(made), lambda: START, 100, asyncio.get_running_loop())
-    control = request.param(made, lambda: START, TOKEN)
+    events = Events()
+    control = request.param(made, lambda: START, TOKEN, events)
     surface.posts |= {"/maintenance": control.maintenance, "/override": control.override}
     [port] = await surface.listen("127.0.0.1", 0)
     await surface.listen_unix(tmp_path / "control")
-    yield Desk(made, port, tmp_path / "control")
+    yield Desk(made, events, port, tmp_path / "control")
     await surface.close()
 
 
@@ -76,6 +79,11 @@ async def test_maintenance_goes_on_and_off(desk: Desk) -> None:
     assert desk.board.primary(START + 59).reason == "maintenance"
     assert await desk.post("/maintenance", {"on": False}, unix=True) == (200, {"on": False, "seconds": None})
     assert desk.board.memory.maintenance is None
+    assert [(event.kind, event.reason, event.detail, event.who) for event in desk.events.newest(9)] == [
+        ("maintenance", "on", "until somebody ends it", "127.0.0.1"),
+        ("maintenance", "on", "for 60 s", "127.0.0.1"),
+        ("maintenance", "off", "", "the control socket"),
+    ]
 
 
 async def test_override_says_what_it_cleared(desk: Desk) -> None:
@@ -84,6 +92,10 @@ async def test_override_says_what_it_cleared(desk: Desk) -> None:
     assert desk.board.primary(START).reason == "stale_timeline"
     assert await desk.post("/override", {"clear": False}) == (200, {"cleared": []})
     assert await desk.post("/override", {"clear": True}) == (200, {"cleared": ["stale_timeline"]})
+    assert [(event.reason, event.detail) for event in desk.events.newest(9)] == [
+        ("clear", "there was nothing to clear"),
+        ("clear", "cleared stale_timeline"),
+    ]
     assert desk.board.primary(START).reason == "primary"
 
 

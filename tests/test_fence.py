@@ -10,6 +10,7 @@ from healthagent.board import Board, Identity
 from healthagent.config import FenceSettings
 from healthagent.core.model import Local, Reason, Role, Snapshot, Verdict
 from healthagent.core.view import Memory, Policy
+from healthagent.events import Events
 from healthagent.fence import Episode, Fence
 
 YES = Verdict(True, Reason.PRIMARY, "")
@@ -81,9 +82,9 @@ def stale_board() -> Board:
     return board
 
 
-async def fenced(settings: FenceSettings) -> Fence:
+async def fenced(settings: FenceSettings, events: Events | None = None) -> Fence:
     """A fence over a stale primary whose clock stands still, until its hook has run once."""
-    fence = Fence(stale_board(), settings, lambda: 0.0)
+    fence = Fence(stale_board(), settings, lambda: 0.0, events or Events())
     task = asyncio.create_task(fence.run())
     async with asyncio.timeout(10):
         while not fence.runs:  # noqa: ASYNC110  # a counter, which nobody else waits for
@@ -110,7 +111,20 @@ async def test_the_command_learns_why_from_its_environment(tmp_path: Path) -> No
     ],
 )
 async def test_how_it_went_is_counted(command: tuple[str, ...], result: str) -> None:
-    assert (await fenced(FenceSettings(command=command, after=0))).runs == {result: 1}
+    events = Events()
+    assert (await fenced(FenceSettings(command=command, after=0), events)).runs == {result: 1}
+    assert [(event.kind, event.reason) for event in events.newest(9)] == [
+        ("fence", "begin"),
+        ("fence", result),
+    ]
+
+
+async def test_what_the_command_says_is_for_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
+    events = Events()
+    settings = FenceSettings(command=("sh", "-c", "echo password=secret; exit 3"), after=0)
+    await fenced(settings, events)
+    assert "secret" in caplog.text
+    assert [event.detail for event in events.newest(1)] == ["exit code 3"]
 
 
 async def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from healthagent.board import Board, Identity
 from healthagent.core.view import Maintenance, Memory
+from healthagent.events import Events
 from healthagent.journal import AWAY, Journal
 from tests.builders import NOW, policy, snap
 
@@ -25,7 +26,8 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_one_line_per_change_of_verdict(board: Board, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    journal = Journal(board)
+    events = Events()
+    journal = Journal(board, events)
     assert journal.note(NOW)
     assert told(caplog) == [
         "INFO primary: 200 primary: primary on timeline 1",
@@ -37,13 +39,19 @@ def test_one_line_per_change_of_verdict(board: Board, caplog: pytest.LogCaptureF
     assert not journal.note(NOW + 2)  # another number in the detail is no change
     assert len(told(caplog)) == 2
     assert journal.changes["primary", "maintenance"] == 1
+    assert [(event.kind, event.ok, event.reason) for event in events.newest(9)] == [
+        ("primary", True, "primary"),
+        ("replica", False, "not_replica"),
+        ("primary", False, "maintenance"),
+        ("replica", False, "maintenance"),
+    ]
 
 
 def test_an_alarm_that_comes_and_goes_with_each_poll_is_told_once(
     board: Board, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    journal = Journal(board)
+    journal = Journal(board, Events())
     for poll in range(100):
         journal.note_alarms(["peer pg2: nonsense"] if poll % 2 == 0 else [], NOW + poll / 2)
     assert told(caplog) == ["WARNING peer pg2: nonsense"]
@@ -53,7 +61,8 @@ def test_an_alarm_ends_when_it_has_been_away_for_a_while(
     board: Board, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    journal = Journal(board)
+    events = Events()
+    journal = Journal(board, events)
     journal.note_alarms(["disk full"], NOW)
     caplog.clear()
     journal.note_alarms([], NOW + AWAY - 0.001)
@@ -62,3 +71,6 @@ def test_an_alarm_ends_when_it_has_been_away_for_a_while(
     assert told(caplog) == ["INFO no longer: disk full"]
     journal.note_alarms(["disk full"], NOW + AWAY)
     assert told(caplog) == ["WARNING disk full"]
+    assert [(event.kind, event.reason, event.detail) for event in events.newest(9)] == [
+        ("alarm", reason, "disk full") for reason in ("begin", "end", "begin")
+    ]

@@ -129,6 +129,7 @@ class Answers:
         self.alarms: Callable[[], list[str]] = list
         self._rendered: dict[tuple[Verdict, bool, bool, bool, bool], Answer] = {}
         self._rendered_at = -1
+        self.asked: dict[str, Callable[[str, Instant], Answer]] = {}  # those that read the query
         self.documents: dict[str, Callable[[Instant], object]] = {
             "/patroni": self._patroni,
             "/cluster": lambda now: cluster_json(self.board, self.urls, now),
@@ -139,11 +140,11 @@ class Answers:
 
     def paths(self) -> list[str]:
         """Every path that this table answers."""
-        return [*CHECKS, *self.documents]
+        return [*CHECKS, *self.documents, *self.asked]
 
     def knows(self, path: str) -> bool:
         """Whether it is one of them."""
-        return path in CHECKS or path in self.documents
+        return path in CHECKS or path in self.documents or path in self.asked
 
     def answer(self, path: str, query: str, now: Instant) -> Answer | None:
         """Answer a GET, or None for a path that is not of this table."""
@@ -157,7 +158,8 @@ class Answers:
         document = self.documents.get(path)
         if document is not None:
             return Answer(HTTPStatus.OK, msgspec.json.encode(document(now)))
-        return None
+        asked_with = self.asked.get(path)
+        return None if asked_with is None else asked_with(query, now)
 
     def tagged(self, verdict: Verdict, query: Query) -> Verdict:
         """Narrow a permission to nodes that carry the asked tags, as Patroni does."""

@@ -71,6 +71,24 @@ def test_a_corrupt_state_file_is_an_error_at_start(tmp_path: Path, postgres: Nod
     assert "Traceback" not in said
 
 
+def test_events_outlive_a_restart_and_a_corrupt_file_of_them_is_no_reason_not_to_start(
+    tmp_path: Path, postgres: Node
+) -> None:
+    with Agent(tmp_path, postgres) as agent:
+        agent.wait_for("/primary", 200)
+        agent.restart()
+        agent.wait_for("/primary", 200)
+        kinds = [(event["seq"], event["kind"]) for event in agent.get("/events").json["events"]]
+        assert [seq for seq, _ in kinds] == list(range(1, len(kinds) + 1))
+        assert [kind for _, kind in kinds if kind in ("start", "stop")] == ["start", "stop", "start"]
+        agent.stop()
+        (agent.state_dir / "events.json").write_text('{"boot_id": "')
+        agent.start()
+        agent.wait_for("/primary", 200)
+        assert agent.get("/events?limit=500").json["first"] == 1
+        assert f"events: {agent.state_dir}/events.json is corrupt" in agent.log()
+
+
 def test_a_state_dir_that_cannot_be_made_is_an_error_at_start(tmp_path: Path, postgres: Node) -> None:
     (tmp_path / "file").write_text("")
     agent = Agent(tmp_path, postgres, settings={"state_dir": str(tmp_path / "file" / "state")})
@@ -86,6 +104,7 @@ def test_a_state_dir_that_takes_no_file_keeps_a_new_primary_out(tmp_path: Path, 
         [alarm] = agent.status()["alarms"]
         assert alarm.startswith("state: /proc/self/fdinfo/state.json: cannot be written")
         until(lambda: alarm in agent.log(), 10, "the alarm is in the log")
+        assert agent.get("/events").json["events"][0]["kind"] == "start"
         assert agent.get("/health").status == 200
         assert agent.stop() == 0
 
