@@ -48,6 +48,7 @@ async def refused(arguments: dict[str, object], budget: float = 5.0) -> Failure:
         pytest.param(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", id="HTTP"),
         pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", id="SSH"),
         pytest.param(b"J\0\0\0\n8.0.36\0", id="MySQL"),
+        pytest.param(b"\0" * 64, id="zeros, in which asyncpg would turn for ever"),
         pytest.param(b"", id="nothing"),
     ],
 )
@@ -119,6 +120,35 @@ async def test_a_server_that_goes_mute_after_tls_is_left_at_once(tmp_path: Path)
         found = await refused(arguments, budget=0.2)
         await asyncio.wait_for(left.wait(), 1)
     assert (found.reason, found.conclusive) == (Reason.POSTGRES_STALE, False)
+
+
+async def test_zeros_after_a_sound_message_do_not_stop_the_event_loop() -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        for part in (b"R\0\0\0\x08", b"\0\0", b"\0\0", b"\0" * 20):  # authenticated, then nonsense
+            writer.write(part)
+            await asyncio.sleep(0)
+        await reader.read(100)
+        writer.close()
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        found = await refused({"host": host, "port": port, "user": "u", "database": "d", "ssl": "disable"})
+    assert (found.reason, found.conclusive) == (Reason.POSTGRES_DOWN, True)
+
+
+async def test_a_server_that_does_not_say_its_version() -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")  # authenticated, ready for a query
+        await reader.read(100)
+        writer.close()
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        found = await refused({"host": host, "port": port, "user": "u", "database": "d", "ssl": "disable"})
+    assert (found.reason, found.conclusive) == (Reason.POSTGRES_DOWN, True)
+    assert "it did not say its server_version" in found.detail
 
 
 async def test_settings_that_cannot_be_used_are_not_quoted() -> None:

@@ -31,6 +31,9 @@ async def connect(arguments: dict[str, Any], deadline: float) -> Connection:
         if isinstance(error, ValueError) and not isinstance(error, OSError | asyncpg.InterfaceError):
             # asyncpg lets it through for settings that it cannot parse: not quoted, it may hold a password.
             raise asyncpg.InterfaceError("the connection settings cannot be used") from error
+        if isinstance(error, AttributeError) and str(error) == "server_version":
+            # asyncpg takes for granted that it is told; PostgreSQL always tells.
+            raise asyncpg.ConnectionDoesNotExistError("it did not say its server_version") from error
         raise
     loop.opened.clear()
     return connection
@@ -49,23 +52,87 @@ class _NotingLoop:
     async def create_connection(
         self, factory: Callable[[], asyncio.BaseProtocol], *args: Any, **kwargs: Any
     ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
-        return self._note(await self._loop.create_connection(_quiet(factory), *args, **kwargs))
+        return self._note(await self._loop.create_connection(_guarded(_quiet(factory)), *args, **kwargs))
 
     async def create_unix_connection(
         self, factory: Callable[[], asyncio.BaseProtocol], *args: Any, **kwargs: Any
     ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
-        return self._note(await self._loop.create_unix_connection(factory, *args, **kwargs))
+        return self._note(await self._loop.create_unix_connection(_guarded(factory), *args, **kwargs))
 
     def _note(
         self, opened: tuple[asyncio.BaseTransport, asyncio.BaseProtocol]
     ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
-        self.opened.append(opened[0])
-        return opened
+        transport, protocol = opened
+        self.opened.append(transport)
+        return transport, protocol.guarded if isinstance(protocol, _Guard) else protocol
 
     def abort(self) -> None:
         """Drop all that was opened; under TLS this is the TCP connection below."""
         for transport in self.opened:
             transport.abort()  # type: ignore[attr-defined]  # both kinds of connection have it
+
+
+class _Guard(asyncio.Protocol):
+    """Stands between a plain socket and asyncpg, and drops a server that is none.
+
+    asyncpg's reader turns in a circle for ever, and the agent's event loop with it, at a message of type 0.
+    PostgreSQL has none ("Frontend/Backend Protocol", Message Formats); another service on that port may.
+    After an exchange about TLS asyncpg sets its protocol itself: who answered that speaks PostgreSQL's.
+    Every message is a type byte, then its length of four bytes, which counts itself but not the type.
+    """
+
+    def __init__(self, guarded: asyncio.Protocol) -> None:
+        self.guarded = guarded
+        self._left = 0  # bytes of the present message that are still to come
+        self._head = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self.guarded.connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.guarded.connection_lost(error)
+
+    def eof_received(self) -> bool | None:
+        return self.guarded.eof_received()
+
+    def pause_writing(self) -> None:
+        self.guarded.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.guarded.resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_sound(data):
+            self.guarded.data_received(data)
+        else:
+            self._transport.abort()  # type: ignore[attr-defined]  # a socket's has it
+
+    def _is_sound(self, data: bytes) -> bool:
+        at = 0
+        while at < len(data):
+            passed = min(self._left, len(data) - at)
+            self._left -= passed
+            at += passed
+            taken = data[at : at + 5 - len(self._head)] if self._left == 0 else b""
+            self._head += taken
+            at += len(taken)
+            if self._head[:1] == b"\0":
+                return False
+            if len(self._head) == 5:
+                self._left = max(0, int.from_bytes(self._head[1:], "big") - 4)
+                self._head = b""
+        return True
+
+
+def _guarded(factory: Callable[[], asyncio.BaseProtocol]) -> Callable[[], asyncio.BaseProtocol]:
+    """Guard what speaks PostgreSQL's protocol; what only asks whether there is TLS reads a single byte."""
+
+    def make() -> asyncio.BaseProtocol:
+        protocol = factory()
+        return _Guard(protocol) if isinstance(protocol, asyncpg.protocol.Protocol) else protocol
+
+    return make
 
 
 def _quiet(factory: Callable[[], asyncio.BaseProtocol]) -> Callable[[], asyncio.BaseProtocol]:
