@@ -128,7 +128,7 @@ class Agent:
         self.event_file = EventFile(self.events, settings.state_dir, boot) if settings.state_dir else None
         self.control = Control(self.board, boottime, token.reveal() if token else None, self.events)
         self.journal = Journal(self.board, self.events)
-        self.fence = Fence(self.board, settings.fence, boottime, self.events)
+        self.fence = Fence(self.board, settings.fence, boottime, self.events, self.client.answering)
         self.keeper = (
             Keeper(self.board, settings.state_dir, boot, boottime, stored) if settings.state_dir else None
         )
@@ -213,6 +213,7 @@ class Agent:
                 alarms=self.alarms,
                 fence_runs=self.fence.runs,
                 tasks=lambda: len(asyncio.all_tasks()),
+                fence_status=lambda: self.fence.last.status if self.fence.last else None,
             ),
         )
         self._probe_duration = metrics.probe_duration

@@ -3,24 +3,37 @@
 The agent withdraws traffic; it stops nothing by itself. Once per episode, when one of the
 chosen reasons has refused for long enough, it runs the command and reports how that went.
 An episode ends at a 200, or when PostgreSQL is no primary any more.
+
+It is not run for a failure of the agent itself: the wait counts only what was seen without a
+gap (an agent that was frozen, or that lost sight of its PostgreSQL, waits anew), and isolation
+counts only as silence of the network (a peer that answers what this agent cannot read, or that
+it lacks the means to ask, is not silent).
 """
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 from collections import Counter
 from collections.abc import Callable
 
 from .board import Board
 from .config import FenceSettings
-from .core.model import Instant, Role, Verdict
+from .core.members import majority
+from .core.model import Instant, Reason, Role, Verdict
 from .events import Events, Kind
+from .hook import Outcome, Run
 from .notify import VARIABLES
+from .offloop import call
 
 LOOK_EVERY = 0.25  # seconds
-MAX_OUTPUT = 8192  # bytes of its output that are logged; the rest is read and dropped
+BLIND = 1.5  # seconds between two looks: more is an agent that was frozen, not one that is busy
+# of the agent's own: a hook that prints its environment would log them
+SECRETS = (
+    *("HEALTHAGENT_PEER_SECRET", "HEALTHAGENT_CONTROL_TOKEN", "HEALTHAGENT_PEERS"),
+    *("HEALTHAGENT_POSTGRES_PASSWORD", "HEALTHAGENT_POSTGRES_DSN", "PGPASSWORD"),
+)
+# a PostgreSQL that the hook restarts must not tell the service manager that this agent is ready
+WITHHELD = frozenset((*SECRETS, *VARIABLES))
 
 log = logging.getLogger(__name__)
 
@@ -30,53 +43,88 @@ class Episode:
 
     def __init__(self) -> None:
         self._refused_since: Instant | None = None
+        self._looked_at: Instant | None = None
         self._ran = False
 
     def due(self, verdict: Verdict, role: Role | None, settings: FenceSettings, now: Instant) -> bool:
-        """Whether the hook is to run now; says so once per episode.
-
-        Without fresh evidence of the role nothing is known: the episode goes on, and nothing is run.
-        """
+        """Whether the hook is to run now: until `begun` says that it did, once per episode."""
+        blind = self._looked_at is not None and now - self._looked_at > BLIND
+        self._looked_at = now
         if verdict.ok or role is Role.REPLICA:
-            self._refused_since, self._ran = None, False
-            return False
-        if role is None:
-            return False
-        if verdict.reason not in settings.on:
+            self._ran = False
+        if verdict.ok or role is not Role.PRIMARY or verdict.reason not in settings.on:
+            # without fresh evidence of the role nothing is known: the episode goes on, the wait begins anew
             self._refused_since = None
             return False
-        if self._refused_since is None:
+        if self._refused_since is None or blind:
             self._refused_since = now
-        if self._ran or now - self._refused_since < settings.after:
-            return False
+        return not self._ran and now - self._refused_since >= settings.after
+
+    def begun(self) -> None:
+        """Note that it runs: not again in this episode."""
         self._ran = True
-        return True
 
 
 class Fence:
-    """Watches the verdict and runs the hook: `await fence.run()`, ended by cancelling it."""
+    """Watches the verdict and runs the hook: `await fence.run()`, ended by cancelling it.
+
+    `answering` counts the peers that answer at all, or could not be asked for want of something here.
+    """
 
     def __init__(
-        self, board: Board, settings: FenceSettings, clock: Callable[[], Instant], events: Events
+        self,
+        board: Board,
+        settings: FenceSettings,
+        clock: Callable[[], Instant],
+        events: Events,
+        answering: Callable[[], int] = lambda: 0,
     ) -> None:
         self.settings = settings
         self.runs: Counter[str] = Counter()  # ok, failed, timeout
+        self.last: Outcome | None = None
         self._board = board
         self._clock = clock
         self._events = events
+        self._answering = answering
         self._episode = Episode()
+        self._spared = False
 
     async def run(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY)
-            command, now = self.settings.command, self._clock()
-            verdict = self._board.primary(now)
-            if self._episode.due(verdict, self._board.role(now), self.settings, now) and command:
-                await self._execute(command, self._environment(verdict, now))
+        async with asyncio.TaskGroup() as tasks:
+            hook: asyncio.Task[None] | None = None
+            while True:
+                await asyncio.sleep(LOOK_EVERY)
+                found = self._look()
+                if found is not None and (hook is None or hook.done()):
+                    self._episode.begun()
+                    hook = tasks.create_task(self._execute(*found), name="fence hook")
+
+    def _look(self) -> tuple[tuple[str, ...], dict[str, str]] | None:
+        """What to run now, and in which environment."""
+        command, now = self.settings.command, self._clock()
+        verdict = self._board.primary(now)
+        due = self._episode.due(verdict, self._board.role(now), self.settings, now)
+        if not due or command is None:
+            self._spared = self._spared and due
+            return None
+        if verdict.reason is Reason.ISOLATED and self._is_own_fault(now):
+            if not self._spared:
+                log.error(
+                    "fence: not run: peers answer, this agent cannot read or ask them: %s", verdict.detail
+                )
+            self._spared = True
+            return None
+        self._spared = False
+        return command, self._environment(verdict, now)
+
+    def _is_own_fault(self, now: Instant) -> bool:
+        """Whether a majority can be reached and yet is not heard: a wrong secret, an expired certificate."""
+        return 1 + self._answering() >= majority(self._board.members(now)[0])
 
     def _environment(self, verdict: Verdict, now: Instant) -> dict[str, str]:
         term = self._board.memory.term
-        return {
+        inherited = {name: value for name, value in os.environ.items() if name not in WITHHELD}
+        return inherited | {
             "HEALTHAGENT_REASON": verdict.reason,
             "HEALTHAGENT_DETAIL": verdict.detail,
             "HEALTHAGENT_NODE": self._board.identity.name,
@@ -88,49 +136,21 @@ class Fence:
 
     async def _execute(self, command: tuple[str, ...], environment: dict[str, str]) -> None:
         reason = environment["HEALTHAGENT_REASON"]
-        # a PostgreSQL that the hook restarts must not tell the service manager that this agent is ready
-        inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         log.warning("fence: %s runs because of %s: %s", command[0], reason, environment["HEALTHAGENT_DETAIL"])
-        self._events.add(
-            Kind.FENCE, self._clock(), reason="begin", detail=f"{command[0]} runs because of {reason}"
-        )
+        why = f"{command[0]} runs because of {reason}"
+        self._events.add(Kind.FENCE, self._clock(), reason="begin", detail=why)
+        run = Run(command, environment, self.settings.timeout)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                env={**inherited, **environment},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,  # a group of its own, so that all of it can be killed
-            )
-        except OSError as error:
-            self._report("failed", f"{command[0]} cannot be run: {error.strerror}")
-            return
-        output = bytearray()
-        try:
-            async with asyncio.timeout(self.settings.timeout):
-                await _read(process, output)
-                code = await process.wait()
-        except TimeoutError:
-            self._report("timeout", f"killed after {self.settings.timeout:g} s", output)
-        else:
-            self._report("ok" if code == 0 else "failed", f"exit code {code}", output)
+            self._report(await call(run, "fence"))
+            await call(run.linger, "fence")
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # what it left behind in its group, or all of it
+            run.kill()  # the agent stops
 
-    def _report(self, result: str, what: str, output: bytes | bytearray = b"") -> None:
-        self.runs[result] += 1
-        said = bytes(output).decode(errors="replace").strip()
-        level = logging.INFO if result == "ok" else logging.ERROR
-        told = f"; it said: {said!r}" if said else ""
-        log.log(level, "fence: %s: %s%s", result, what, told)
+    def _report(self, outcome: Outcome) -> None:
+        self.runs[outcome.result] += 1
+        self.last = outcome
+        level = logging.INFO if outcome.result == "ok" else logging.ERROR
+        said = f"; it said: {outcome.output!r}" if outcome.output else ""
+        log.log(level, "fence: %s: %s%s", outcome.result, outcome.why, said)
         # without what it said: everybody who reaches the agent may read the events
-        self._events.add(Kind.FENCE, self._clock(), reason=result, detail=what)
-
-
-async def _read(process: asyncio.subprocess.Process, output: bytearray) -> None:
-    """Read all that it says, keep the beginning."""
-    assert process.stdout is not None, "it was given a pipe"
-    while chunk := await process.stdout.read(4096):
-        output += chunk[: max(0, MAX_OUTPUT - len(output))]
+        self._events.add(Kind.FENCE, self._clock(), reason=outcome.result, detail=outcome.why)

@@ -31,6 +31,10 @@ FENCE_RESULTS = ("ok", "failed", "timeout")
 Row = tuple[tuple[str, ...], float | None]  # label values, and the value: None when it is not known
 
 
+def _never_ran() -> int | None:
+    return None
+
+
 def _no_sessions(_now: Instant) -> Mapping[str, int]:
     return {}
 
@@ -43,6 +47,7 @@ class Sources:
     probe_failures: Mapping[str, int] = field(default_factory=dict)  # reason -> times
     verdict_changes: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (kind, new reason)
     fence_runs: Mapping[str, int] = field(default_factory=dict)  # by FENCE_RESULTS
+    fence_status: Callable[[], int | None] = _never_ran  # exit status of the last run
     peer_failures: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (peer, kind)
     peer_refusals: Mapping[str, int] = field(default_factory=dict)  # kind -> times
     round_trips: Mapping[str, float] = field(default_factory=dict)  # peer -> seconds of its last call
@@ -276,6 +281,11 @@ def _counted(sources: Sources, now: Instant) -> Iterator[Metric]:
         "Runs of fence.command, by result.",
         ("result",),
         [((result,), sources.fence_runs.get(result, 0)) for result in FENCE_RESULTS],
+    )
+    yield _one(
+        "fence_last_exit_status",
+        "Exit status of the last run of fence.command, negative for the signal that ended it.",
+        sources.fence_status(),
     )
     yield _counter(
         "checks",

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
+import os
 import socket
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -47,12 +49,18 @@ def board(name: str = "pg1", peers: Iterable[str] = ("pg2",), **more: object) ->
 
 @contextlib.asynccontextmanager
 async def asking(
-    made: Board, urls: dict[str, str], exchange: Exchange | None = None, interval: float = INTERVAL
+    made: Board,
+    urls: dict[str, str],
+    exchange: Exchange | None = None,
+    interval: float = INTERVAL,
+    names: type[Names] = Names,
 ) -> AsyncIterator[PeerClient]:
     """A client at work; it must end at once, whatever it waits for."""
-    names = Names(boottime)
+    resolver = names(boottime)
     entries = [Entry(name, url) for name, url in urls.items()]
-    client = PeerClient(made, entries, boottime, names, interval=interval, timeout=TIMEOUT, exchange=exchange)
+    client = PeerClient(
+        made, entries, boottime, resolver, interval=interval, timeout=TIMEOUT, exchange=exchange
+    )
     task = asyncio.create_task(client.run())
     try:
         yield client
@@ -60,7 +68,7 @@ async def asking(
         task.cancel()
         done, _ = await asyncio.wait([task], timeout=2.0)
         assert done, "a cancelled client waits for something"
-        await names.close()
+        await resolver.close()
         if not task.cancelled():
             task.result()
 
@@ -268,6 +276,43 @@ async def test_nobody_listens(free_port: Callable[[], int], caplog: pytest.LogCa
     assert client.failures["pg2", "unreachable"] > 3
     [told] = [record.getMessage() for record in caplog.records if record.name.startswith("healthagent")]
     assert told == f"peer pg2: http://127.0.0.1:{port}: Connection refused"
+
+
+class Lacking(Names):
+    """A machine that has no descriptor left, or one whose network is gone."""
+
+    number = errno.EMFILE
+
+    async def resolve(self, *_: object, **__: object) -> Any:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+class CutOff(Lacking):
+    number = errno.ENETUNREACH
+
+
+@pytest.mark.parametrize(
+    ("answer", "names", "answering"),
+    [
+        pytest.param(http(encode(said())), Names, 1, id="heard"),
+        pytest.param(http(b"[]"), Names, 1, id="not understood"),
+        pytest.param(http(b"", "401 Unauthorized"), Names, 1, id="our signature is refused"),
+        pytest.param(http(encode(said("pg1", incarnation="start of pg1"))), Names, 0, id="ourselves"),
+        pytest.param(say_nothing, Names, 0, id="hung up on: a proxy does so whose other side is gone"),
+        pytest.param(None, Names, 0, id="nobody listens, or a firewall refuses"),
+        pytest.param(None, Lacking, 1, id="no descriptor left to ask with"),
+        pytest.param(None, CutOff, 0, id="no network"),
+    ],
+)
+async def test_who_answers_at_all(answer: bytes | Play | None, names: type[Names], answering: int) -> None:
+    """A primary that hears no majority is fenced only if those that answer are no majority either."""
+    made = board()
+    async with WildPeer(answer or b"") as peer:
+        url = "http://localhost:1" if answer is None else peer.url
+        async with asking(made, {"pg2": url}, names=names) as client, asyncio.timeout(20):
+            while made.peers["pg2"].last_call is None:  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.01)
+            assert client.answering() == answering
 
 
 async def test_a_silent_peer_slows_no_other() -> None:

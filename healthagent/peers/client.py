@@ -1,6 +1,7 @@
 """Asking the peers: each at its own pace, concurrently, every call under one deadline."""
 
 import asyncio
+import errno
 import ssl
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ from .troubles import Troubles, cause_of
 
 MANY = 8  # peers: below this, asking all at once is no burst
 SOONEST_AGAIN = 0.05  # seconds between two calls to one peer when changes follow each other
+# what this machine lacks, not the network: no descriptor, no memory, no port left
+LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL)
 HINTS: Mapping[int, str] = {  # what an operator should look at
     HTTPStatus.UNAUTHORIZED: " (is peer.secret the same on both?)",
     HTTPStatus.FORBIDDEN: " (are peer.secret and tls.client_ca set there as they are here?)",
@@ -53,6 +56,7 @@ class PeerClient:
         self.entries = tuple(entries)
         self.failures: Counter[tuple[str, str]] = Counter()  # (peer, kind) for the metrics
         self.round_trips: dict[str, float] = {}  # seconds of each peer's last answered call
+        self._answering: set[str] = set()  # after the last call to each: see answering()
         self._clock = clock
         self._names = names
         self._interval = interval
@@ -67,6 +71,14 @@ class PeerClient:
     def change(self, *, interval: float, timeout: float) -> None:
         """Use other durations from the next call on."""
         self._interval, self._timeout = interval, timeout
+
+    def answering(self) -> int:
+        """How many peers answer, understood or not, or cannot be asked for want of something on this machine.
+
+        Who counts here and is not heard is no sign of a network that is cut.
+        """
+        known = [self.board.peers.get(name) for name in self._answering]
+        return sum(peer is not None and peer.counts for peer in known)  # not this agent in its own list
 
     def hurry(self) -> None:
         """Ask, and with a secret tell, every peer now: this node's own state has changed."""
@@ -115,6 +127,7 @@ class PeerClient:
         """Keep nothing of an entry that is gone: with DNS each restart of a peer may bring another."""
         self._wakes.pop(name, None)
         self.round_trips.pop(name, None)
+        self._answering.discard(name)
         self.troubles.forget(name)
         for peer, kind in list(self.failures):
             if peer == name:
@@ -150,11 +163,16 @@ class PeerClient:
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a name that IDNA refuses
             timed_out = isinstance(error, TimeoutError)
             self.failures[entry.name, "timeout" if timed_out else "unreachable"] += 1
+            if _is_ours(error):
+                self._answering.add(entry.name)
+            else:
+                self._answering.discard(entry.name)
             now = self._clock()
             self.troubles.failed(entry.name, entry.url, cause_of(error, self._timeout), now)
             self.board.miss(entry.name, asked_at, now)
         else:
             now = self._clock()
+            self._answering.add(entry.name)
             self.round_trips[entry.name] = now - asked_at
             self.troubles.answered(entry.name, now)
             if statement is not None:
@@ -162,6 +180,7 @@ class PeerClient:
 
     def _misunderstand(self, entry: Entry, asked_at: Instant, why: str) -> None:
         now = self._clock()
+        self._answering.add(entry.name)
         self.failures[entry.name, "misunderstood"] += 1
         self.troubles.answered(entry.name, now)
         self.board.miss(entry.name, asked_at, now)  # whatever answers, this peer did not
@@ -220,6 +239,14 @@ class PeerClient:
         peer = self.board.peers.get(entry.name)
         statement = peer.statement if peer is not None else None
         return statement is not None and statement.source is Source.AGENT
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether a call failed for want of something here, or because TLS was refused: somebody was there."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return isinstance(cause, ssl.SSLError | ssl.CertificateError | aiohttp.ClientSSLError) or (
+        isinstance(cause, OSError) and cause.errno in LACKING
+    )
 
 
 async def _fetch(
