@@ -8,10 +8,15 @@ import pytest
 from healthagent.commands import VERBS
 from healthagent.core.model import Reason
 from healthagent.server.answers import CHECKS
+from tests.agent_yaml import settings
 from tests.bed.readme import README, blocks, commands, shape
 
 ROOT = README.parent
-PAGES = [README, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"))]
+PAGES = [
+    README,
+    *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md")),
+    ROOT / "fencing" / "README.md",
+]
 
 
 def table_under(heading: str) -> list[list[str]]:
@@ -54,7 +59,7 @@ def test_links_and_files_that_a_page_names_exist(page: Path) -> None:
     text = page.read_text()
     links = re.findall(r"\]\(([^)#:]+)\)", text)
     missing = [link for link in links if not (page.parent / link).exists()]
-    named = re.findall(r"`((?:healthagent|tests|docs|haproxy|pgpool|scripts)/[\w./]+)`", text)
+    named = re.findall(r"`((?:healthagent|tests|docs|haproxy|pgpool|scripts|fencing)/[\w./]+)`", text)
     missing += [name for name in named if not (ROOT / name).exists()]
     assert missing == []
 
@@ -89,3 +94,22 @@ def test_dots_stand_for_anything() -> None:
     assert shape("...\nb ... d\n").fullmatch("1\n2\nb c d\n")
     assert shape("...\nb\n").fullmatch("b\n")
     assert not shape("...\nb\n").fullmatch("1\n2\n")
+
+
+def test_the_fence_settings_can_be_copied(tmp_path: Path) -> None:
+    page = (ROOT / "fencing" / "README.md").read_text()
+    copied = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "fence:" in block]
+    assert len(copied) == 2
+    for block in copied:
+        found = settings(tmp_path, "peers: [{name: pg2, url: http://pg2:8008}]\n" + block)
+        assert found.fence.command is not None
+        assert (ROOT / "fencing" / Path(found.fence.command[0]).name).exists()
+    assert found.isolation_after + found.fence.after == 3.5  # 3 to 4 s, as it says
+
+
+def test_the_hook_gets_what_its_page_says() -> None:
+    page = (ROOT / "fencing" / "README.md").read_text()
+    source = (ROOT / "healthagent" / "fence.py").read_text()
+    given = set(re.findall(r'"(HEALTHAGENT_\w+)": ', source))
+    assert len(given) == 7
+    assert given == set(re.findall(r"`(HEALTHAGENT_\w+)`", page))

@@ -5,7 +5,8 @@
         network.cut(["pg1"])                    # no packet between pg1 and the others, in one step
         network.cut(["pg2"], ["pg1"], syn_only=True)    # pg2 can open no connection to pg1
         network.refuse("pg1", 8008)             # pg1's port answers with a reset
-        network.delay("pg2", 0.5)               # half a second each way
+        network.reject("pg1")                   # every link of pg1 refuses in both directions
+    network.delay("pg2", 0.5)               # half a second each way
         network.heal()
 
 Each host is a namespace with one interface, wired to a bridge in a namespace of its own, so nothing of
@@ -152,6 +153,19 @@ class Network:
         rules = f"{chain}\n iifname eth0 tcp dport {port} {verdict}"
         self._nft(self[target].namespace, f"table inet bed {{\n chain input {{\n {rules}\n }}\n}}\n")
         self._refused.add(target)
+
+    def reject(self, name: str) -> None:
+        """Let a host refuse at once every packet that it sends or gets: `iptables -j REJECT` on all its links.
+
+        What it asks of itself, under its own address too, goes on.
+        """
+        rules = "".join(
+            f" chain {hook} {{\n type filter hook {hook} priority 0; policy accept;\n"
+            f" {side} eth0 meta l4proto {{ tcp, icmp, udp }} reject with icmp type admin-prohibited\n }}\n"
+            for hook, side in (("input", "iifname"), ("output", "oifname"))
+        )
+        self._nft(self[name].namespace, f"table inet bed {{\n{rules}}}\n")
+        self._refused.add(name)
 
     def delay(self, name: str, seconds: float, jitter: float = 0.0) -> None:
         """Hold every packet to and from a host for `seconds`, and at random up to `jitter` more, in order.

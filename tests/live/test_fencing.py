@@ -7,58 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from healthagent.demo.binaries import environment, server_owner
+from healthagent.demo.binaries import PostgresFailed, environment
 from healthagent.demo.cluster import Cluster
-from healthagent.demo.postgres import Node, PostgresFailed, until
-from tests.bed.agent import agents_beside
+from healthagent.demo.postgres import Node, until
+from tests.bed.agent import Agent, agents_beside
 from tests.bed.certificates import Certificates
+from tests.bed.fencing import FENCING, as_owner, stop_arguments, tools_in, variables, write
 from tests.bed.pod_api import PodApi, serving
 from tests.conftest import StartCluster
 
 pytestmark = pytest.mark.live
 
-FENCING = Path(__file__).parents[2] / "fencing"
 TOKEN = "not-to-be-seen-in-any-process-list"
 
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
-    """A folder for the PATH: sudo as the scripts call it, for machines that have none."""
-    folder = tmp_path / "tools"
-    folder.mkdir()
-    write(
-        folder / "sudo",
-        '[ "$1 $2" = "-n -u" ] || { echo "sudo: called with $*" >&2; exit 99; }\n'
-        'user=$3; shift 3; exec setpriv --reuid="$user" --regid="$user" --clear-groups -- "$@"',
-    )
-    return folder
+    return tools_in(tmp_path / "tools")
 
 
-def write(path: Path, script: str) -> None:
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-
-
-def variables(node: Node, tools: Path) -> dict[str, str]:
-    path = f"{tools}:{node.binaries.client}:{os.environ['PATH']}"
-    return environment(node.binaries.bin) | {"PATH": path}
-
-
-def by_hand(
-    script: str, *arguments: str, timeout: float = 60, **env: str
-) -> "subprocess.CompletedProcess[str]":
+def by_hand(script: str, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [str(FENCING / script), *arguments], env=env, capture_output=True, text=True, timeout=timeout
+        [str(FENCING / script), *arguments], env=env, capture_output=True, text=True, timeout=60
     )
-
-
-def as_owner() -> list[str]:
-    """How root reaches what belongs to the server's user; nothing when we are that user."""
-    return [] if server_owner() is None else ["--as", "postgres"]
-
-
-def stop_arguments(node: Node) -> list[str]:
-    return ["--data", str(node.data), "--bin", str(node.binaries.bin), *as_owner()]
 
 
 def conninfo(node: Node) -> str:
@@ -94,8 +65,8 @@ def test_an_old_primary_that_returns_is_stopped_by_the_hook(
         one.wait_for("/replica", 200)
 
 
-def metrics(agent: object) -> str:
-    found = agent.get("/metrics").json  # type: ignore[attr-defined]  # an Agent
+def metrics(agent: Agent) -> str:
+    found = agent.get("/metrics").json
     assert isinstance(found, str)
     return found
 
@@ -311,3 +282,36 @@ def test_another_authority_is_not_believed(api: PodApi, tmp_path: Path) -> None:
     ran = pod(api, tmp_path, "delete")
     assert (ran.returncode, "curl: (60)" in ran.stdout) == (1, True)
     assert api.commands == []
+
+
+def test_the_follow_up_with_repmgr(start_cluster: StartCluster, tools: Path, tmp_path: Path) -> None:
+    """`repmgr node rejoin`, as fencing/README.md has it, after the old primary was stopped."""
+    cluster = start_cluster(2, settings={"wal_log_hints": "on"})
+    if not (cluster.binaries.bin / "repmgr").exists():
+        pytest.fail(
+            f"no repmgr for {cluster.binaries.bin}: run `apt-get install -y repmgr` as root", pytrace=False
+        )
+    old, new = cluster.nodes
+    for number, node in enumerate(cluster.nodes, start=1):
+        (node.socket_dir / "repmgr.conf").write_text(
+            f"node_id={number}\nnode_name={node.name}\ndata_directory='{node.data}'\n"
+            f"conninfo='host={node.host} port={node.port} user=postgres dbname=postgres connect_timeout=2'\n"
+            f"pg_bindir='{node.binaries.bin}'\nrepmgr_bindir='{node.binaries.bin}'\n"
+        )
+
+    def repmgr(node: Node, *arguments: str) -> str:
+        return node.run("repmgr", "-f", str(node.socket_dir / "repmgr.conf"), *arguments)
+
+    repmgr(old, "primary", "register")
+    new.wait_replayed(old)
+    repmgr(new, "standby", "register", "--force", "--upstream-node-id=1")
+    assert by_hand("stop-postgres.sh", *stop_arguments(old), **variables(old, tools)).returncode == 0
+    repmgr(new, "standby", "promote")
+    new.psql("CREATE TABLE since_then (n int)")
+
+    source = f"host={new.host} port={new.port} user=postgres dbname=postgres"
+    kept = ["--config-files=node.conf", f"--config-archive-dir={old.socket_dir}"]
+    said = repmgr(old, "node", "rejoin", "-d", source, "--force-rewind", *kept)
+    assert "node 1 is now attached to node 2" in said.lower()
+    until(lambda: new.followers() == {"pg1"}, 20, "the old primary streams from the new one")
+    until(lambda: old.psql("SELECT pg_is_in_recovery()") == [("t",)], 10, "it is a standby")
