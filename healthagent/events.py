@@ -43,7 +43,7 @@ class Kind(StrEnum):
     PRIMARY = "primary"  # a verdict changed: may this node be given writes
     REPLICA = "replica"  # a verdict changed: may it be given reads
     ALARM = "alarm"  # reason: begin, end
-    FENCE = "fence"  # reason: begin, ok, failed, timeout
+    FENCE = "fence"  # reason: begin, ok, failed, timeout, spared
     MAINTENANCE = "maintenance"  # reason: on, off
     OVERRIDE = "override"  # reason: what was cleared or forced
 

@@ -109,9 +109,9 @@ class Fence:
             return None
         if verdict.reason is Reason.ISOLATED and self._is_own_fault(now):
             if not self._spared:
-                log.error(
-                    "fence: not run: peers answer, this agent cannot read or ask them: %s", verdict.detail
-                )
+                why = "not run: peers answer, but this agent cannot read or ask them"
+                log.error("fence: %s: %s", why, verdict.detail)
+                self._events.add(Kind.FENCE, now, reason="spared", detail=why)
             self._spared = True
             return None
         self._spared = False

@@ -155,7 +155,7 @@ class Network:
         self._refused.add(target)
 
     def reject(self, name: str) -> None:
-        """Let a host refuse at once every packet that it sends or gets: `iptables -j REJECT` on all its links.
+        """Let a host refuse at once every packet that it sends or gets, as `iptables -j REJECT` on its links.
 
         What it asks of itself, under its own address too, goes on.
         """

@@ -1,7 +1,7 @@
 """The scenario of repmgr's child_nodes_* settings, with the hook of this project, in network namespaces.
 
 Primary, standby and witness. Every link of the primary is rejected: it refuses after `isolation_after`, its
-fence hook stops it `fence.after` later, and the standby that is promoted meanwhile serves only when that is over.
+fence hook stops it `fence.after` later, and the standby that is promoted meanwhile serves when that is over.
 """
 
 import shlex
