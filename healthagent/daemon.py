@@ -22,6 +22,7 @@ from .agentcheck import AgentCheck
 from .alarms import alarms_of
 from .board import Board, Identity
 from .clock import boottime
+from .compatibility import Compatibility
 from .config import ConfigError, Settings, reloadable_difference, with_live_keys
 from .control import Control
 from .core.model import Failure, Instant, Role, Snapshot
@@ -215,6 +216,7 @@ class Agent:
                 tasks=lambda: len(asyncio.all_tasks()),
                 fence_status=lambda: self.fence.last.status if self.fence.last else None,
             ),
+            [Compatibility(self.board, boottime, lambda: self.settings.metrics.compatibility or ())],
         )
         self._probe_duration = metrics.probe_duration
         surface.posts["/maintenance"] = self.control.maintenance

@@ -57,9 +57,14 @@ class Sources:
 
 
 class Metrics(Collector):
-    """All metrics of one agent; `probe_duration.observe(seconds)` is for whoever probes."""
+    """All metrics of one agent; `probe_duration.observe(seconds)` is for whoever probes.
 
-    def __init__(self, board: Board, clock: Callable[[], Instant], sources: Sources) -> None:
+    `more` are scraped as well, as they are.
+    """
+
+    def __init__(
+        self, board: Board, clock: Callable[[], Instant], sources: Sources, more: Iterable[Collector] = ()
+    ) -> None:
         self.probe_duration = Histogram(
             f"{PREFIX}_probe_duration_seconds",
             "How long PostgreSQL took to answer, or to be given up.",
@@ -71,7 +76,8 @@ class Metrics(Collector):
         self._sources = sources
         self._process = ProcessCollector(namespace=PREFIX, registry=None)
         self._registry = CollectorRegistry()
-        self._registry.register(self)
+        for collector in (self, *more):
+            self._registry.register(collector)
 
     def render(self, accept: str | None) -> tuple[bytes, str]:
         """The body and its Content-Type: OpenMetrics 1.0 for who accepts it, else the text format 0.0.4."""

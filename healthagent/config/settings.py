@@ -184,6 +184,21 @@ class FenceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """/metrics."""
+
+    compatibility: Annotated[
+        tuple[str, ...] | None,
+        Key(
+            "Whose names to use as well, for their dashboards: patroni, postgres_exporter; null: none",
+            Words(("patroni", "postgres_exporter")),
+            nullable=True,
+            live=True,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """The log, on standard error."""
 
@@ -277,5 +292,6 @@ class Settings:
         Key("Patroni's tags; noloadbalance: true takes this replica out of /replica", Tags(), live=True),
     ] = field(default_factory=dict)
     fence: FenceSettings = FenceSettings()
+    metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
     pgpool_sync: PgpoolSyncSettings = field(default_factory=PgpoolSyncSettings)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from healthagent.board import Board
+from healthagent.compatibility import PATRONI, POSTGRES_EXPORTER, Compatibility
 from healthagent.core.model import Failure, Reason
 from healthagent.core.peer import Peer
 from healthagent.metrics import Metrics, Sources
@@ -73,6 +74,12 @@ def test_promtool_has_no_complaint(promtool: str, made: Board, sources: Sources)
     metrics = Metrics(made, Clock(), sources)
     metrics.probe_duration.observe(0.002)
     assert lint(promtool, metrics.render(None)[0]) == (0, "")
+
+
+@pytest.mark.parametrize("made", [board(PRIMARY), board(replica(late=2.0)), board(None, witness=True)])
+def test_other_exporters_names_are_tidy_too(promtool: str, made: Board) -> None:
+    more = [Compatibility(made, Clock(), lambda: (PATRONI, POSTGRES_EXPORTER))]
+    assert lint(promtool, Metrics(made, Clock(), Sources(), more).render(None)[0]) == (0, "")
 
 
 def test_the_linter_would_complain(promtool: str) -> None:
