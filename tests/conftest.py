@@ -15,12 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import settings
 
 from healthagent.demo import ports
 from healthagent.demo.binaries import Binaries, Missing
 from healthagent.demo.cluster import Cluster, Template
 from healthagent.demo.fetch import find_or_fetch
 from healthagent.demo.postgres import Node, Place
+
+settings.register_profile("any machine", deadline=None)  # a busy one is slow, and no bug
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

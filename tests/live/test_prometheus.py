@@ -10,13 +10,25 @@ import pytest
 from healthagent.demo.cluster import Cluster
 from healthagent.demo.ports import free_port
 from healthagent.demo.postgres import until
-from tests.bed.agent import Agent, together
+from tests.bed.agent import Agent, agents_beside, together
+from tests.bed.dashboard import queries
 from tests.bed.prometheus import Prometheus
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
 RULES = Path(__file__).parents[2] / "monitoring" / "prometheus" / "healthagent.rules.yml"
 PATIENCE = 60.0  # seconds, for each step; they take one or two
+# panels that may be empty while all is well, or without HAProxy, pgpool and a lease
+MAY_BE_EMPTY = {
+    "Failed and refused questions",
+    "Failed probes",
+    "Sessions of HAProxy",
+    "pgpool writes where the agents say",
+    "Backends under a wrong role",
+    "pgpool's status of each backend",
+    "Actions and errors",
+    "Fence runs and lease",
+}
 
 
 def hurried(rules: str) -> str:
@@ -98,10 +110,13 @@ def watch(prometheus: Prometheus, hearing: list[Agent], cut: list[Agent], old: A
     # two nodes and no third to say who is right: both refuse
     until(told("main", "HealthagentRefusedPrimary", "firing"), PATIENCE, "refused primaries are named")
     until(told("main", "HealthagentNoPrimary", "firing"), PATIENCE, "no node may take writes")
+    assert shown(prometheus, "What each node does", "main") == [1.0, 1.0]
     # agents that hear nobody count no second primary; Prometheus does
     assert {one.value for one in prometheus.query('healthagent_cluster_primaries{cluster="cut"}')} == {1.0}
     until(told("cut", "HealthagentSeveralPrimaries", "firing"), PATIENCE, "counted over the agents")
     until(told("cut", "HealthagentTwoServe", "firing"), PATIENCE, "both answer 200")
+    assert shown(prometheus, "What each node does", "cut") == [3.0, 3.0]
+    assert shown(prometheus, "PostgreSQL primaries", "cut") == [2.0]
 
     old.stop()
     hearing[1].wait_for("/primary", 200, timeout=PATIENCE)
@@ -111,3 +126,28 @@ def watch(prometheus: Prometheus, hearing: list[Agent], cut: list[Agent], old: A
         PATIENCE,
         "it is over when one of the two is stopped",
     )
+
+
+def shown(prometheus: Prometheus, title: str, cluster: str) -> list[float]:
+    """The numbers of one panel of the dashboard, of this cluster."""
+    [query] = [query for query in queries() if query.title == title]
+    return sorted(one.value for one in prometheus.query(query.asked) if one.labels["cluster"] == cluster)
+
+
+def test_the_dashboard_asks_what_prometheus_understands_and_has(streaming: Cluster, tmp_path: Path) -> None:
+    with agents_beside(tmp_path, streaming.nodes) as agents, scraping(tmp_path / "p", agents) as prometheus:
+        for agent, path in zip(agents, ("/primary", "/replica"), strict=True):
+            agent.wait_for(path, 200)
+        said = "UP; name=pg_read/pg2; node=lb1; scur=3/5"
+        checked = agents[1].get("/replica", X_Haproxy_Server_State=said)
+        assert checked.status == 200
+        # four scrapes: rates need two, and stale ones of the start must be over
+        until(lambda: len(prometheus.query("count_over_time(up[1m]) > 4")) == 2, PATIENCE, "scraped")
+        until(lambda: shown(prometheus, "What each node does", "main") == [2.0, 3.0], PATIENCE, "both serve")
+        empty = {query.title for query in queries() if not prometheus.query(query.asked)}
+        assert empty <= MAY_BE_EMPTY
+        [sessions] = prometheus.query('healthagent_haproxy_sessions{server="pg_read/pg2"}')
+        assert (sessions.labels["name"], sessions.value) == ("pg2", 3.0)
+        assert shown(prometheus, "PostgreSQL primaries", "main") == [1.0]
+        assert shown(prometheus, "Sessions on refused nodes", "main") == [0.0]
+        assert shown(prometheus, "Members not heard", "main") == [0.0]
