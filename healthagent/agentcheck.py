@@ -8,18 +8,19 @@ what this agent's next word could undo.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import cast
 
 from .board import Board
 from .core.model import Instant, Verdict
 from .core.weight import weight
-from .crowd import Crowd
+from .crowd import PATIENCE, Crowd
+from .listening import Listening
 
 WAIT = 0.1  # seconds for the question; an HAProxy without agent-send sends none
 MAX_QUESTION = 256  # bytes
 MAX_LINE = 255  # bytes of an answer, its end included
-BACKLOG = 4096
 
 
 def answer(question: bytes, board: Board, now: Instant) -> bytes:
@@ -48,20 +49,21 @@ class AgentCheck:
         clock: Callable[[], Instant],
         connections: int,
         loop: asyncio.AbstractEventLoop,
+        listening: Listening | None = None,
     ) -> None:
         self.crowd: Crowd[Connection] = Crowd(connections, loop)
         self._board = board
         self._clock = clock
         self._loop = loop
-        self._listeners: list[asyncio.Server] = []
+        self.listening = listening or Listening(loop)
 
     async def listen(self, host: str | None, port: int) -> list[int]:
         """Answer on a TCP address; returns the ports, which the kernel chose when `port` is 0."""
-        listener = await self._loop.create_server(
-            lambda: Connection(self.crowd, self._answer, self._loop), host, port, backlog=BACKLOG
-        )
-        self._listeners.append(listener)
-        return [socket.getsockname()[1] for socket in listener.sockets]
+        return await self.listening.tcp(self._connection, host, port, None, PATIENCE)
+
+    async def adopt(self, client: socket.socket, read: bytes) -> None:
+        """Go on with a predecessor's client, of whose question so much was read."""
+        await self._loop.connect_accepted_socket(lambda: self._connection(read), client)
 
     def close(self) -> None:
         """Stop listening, and answer whoever has not asked yet.
@@ -69,10 +71,12 @@ class AgentCheck:
         Stop the board first and leave HAProxy the time of an `agent-inter` to hear of it: a
         closed port is no news to it.
         """
-        for listener in self._listeners:
-            listener.close()
+        self.listening.close()
         for connection in self.crowd:
             connection.reply()
+
+    def _connection(self, read: bytes = b"") -> "Connection":
+        return Connection(self.crowd, self._answer, self._loop, read)
 
     def _answer(self, question: bytes) -> bytes:
         return answer(question, self._board, self._clock())
@@ -89,14 +93,16 @@ class Connection(asyncio.BufferedProtocol):
         crowd: Crowd["Connection"],
         answer_to: Callable[[bytes], bytes],
         loop: asyncio.AbstractEventLoop,
+        read: bytes = b"",
     ) -> None:
         self.transport: asyncio.Transport | None = None
         self._crowd = crowd
         self._answer_to = answer_to
         self._loop = loop
-        self._question = bytearray(MAX_QUESTION)
-        self._read = 0
+        self._question = bytearray(read.ljust(MAX_QUESTION, b"\0"))
+        self._read = len(read)
         self._wait: asyncio.TimerHandle | None = None
+        crowd.expect(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its bases
@@ -113,6 +119,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         self.reply()
+
+    @property
+    def busy(self) -> bool:
+        return self.transport is not None and self.transport.is_closing()
+
+    def unanswered(self) -> tuple[int, bytes] | None:
+        if self.transport is None or self.transport.is_closing():
+            return None
+        return self.transport.get_extra_info("socket").fileno(), bytes(self._question[: self._read])
 
     def reply(self) -> None:
         """Answer what has been asked so far, and close."""

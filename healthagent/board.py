@@ -9,8 +9,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from . import __version__
-from .core.evidence import decide_running
-from .core.members import hear, heard, heard_count, last_round, member_count, miss, refuse, snapshot_of
+from .core.evidence import decide_running, younger
+from .core.members import (
+    hear,
+    heard,
+    heard_count,
+    joined,
+    last_round,
+    member_count,
+    miss,
+    refuse,
+    snapshot_of,
+)
 from .core.memory import raise_high_water, remember, serve
 from .core.model import Failure, Instant, Local, Reason, Role, Snapshot, Tag, Verdict
 from .core.peer import Alarm, Call, Peer, Served, Source, Statement
@@ -133,6 +143,19 @@ class Board:
             else replace(peer, last_call=asked)
             for peer in peers
         }
+        self._changed(now)
+
+    def go_on(self, memory: Memory, local: Local, peers: Mapping[str, Peer], now: Instant) -> None:
+        """Take the place of a board of this very node: its memory, its evidence where it is the younger.
+
+        What this board has seen itself stays where the other has not seen it later.
+        """
+        self.memory = memory
+        self.local = younger(local, self.local)
+        for name, own in self.peers.items():
+            other = peers.get(name)
+            if other is not None:
+                self.peers[name] = joined(other, own)
         self._changed(now)
 
     def _know(self, local: Local, now: Instant) -> None:

@@ -6,6 +6,7 @@ Silent clients can therefore never keep a checker out, however many they are.
 import asyncio
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 PATIENCE = 5.0  # seconds from connecting, or from the last request, to the next one
 
@@ -16,6 +17,15 @@ class Connected(Protocol):
     @property
     def transport(self) -> asyncio.Transport | None: ...
 
+    @property
+    def busy(self) -> bool:
+        """Whether what it asked is on its way, being answered, or being written."""
+        ...
+
+    def unanswered(self) -> tuple[int, bytes] | None:
+        """Its descriptor and what was read of its next question, where another process could answer it."""
+        ...
+
 
 C = TypeVar("C", bound=Connected)
 
@@ -25,9 +35,11 @@ class Crowd(Generic[C]):
 
     def __init__(self, most: int, loop: asyncio.AbstractEventLoop) -> None:
         self.most = most
+        self.leaving = False  # another process is about to take over: nobody is to stay who cannot be moved
         self._loop = loop
         self._since: dict[C, float] = {}
         self._exempt: set[C] = set()
+        self._arriving: WeakSet[C] = WeakSet()  # accepted, not connected yet: a TLS handshake, say
 
     def __len__(self) -> int:
         return len(self._since)
@@ -35,7 +47,17 @@ class Crowd(Generic[C]):
     def __iter__(self) -> Iterator[C]:
         return iter(tuple(self._since))
 
+    @property
+    def busy(self) -> bool:
+        """Whether anybody is about to be answered who would miss the answer if this process ended now."""
+        return bool(self._arriving) or any(one.busy for one in self._since if one not in self._exempt)
+
+    def expect(self, connection: C) -> None:
+        """Note one that was accepted; `admit` follows, unless it goes before."""
+        self._arriving.add(connection)
+
     def admit(self, connection: C) -> None:
+        self._arriving.discard(connection)
         if len(self._since) >= self.most:
             self._drop(next(iter(self._since)))
         self._since[connection] = self._loop.time()

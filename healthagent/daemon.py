@@ -33,6 +33,7 @@ from .events import load as load_events
 from .fence import Fence
 from .journal import Journal
 from .keeper import Keeper
+from .listening import Inherited, Listening
 from .metrics import Metrics, Sources
 from .notify import Notifier, Watchdog, keep_notified
 from .peers.addresses import Addresses
@@ -49,6 +50,7 @@ from .server.events import events_answer
 from .server.http import Surface
 from .server.limits import raise_file_limit
 from .statefile import StateError, Stored, boot_id, load, recall
+from .takeover import Giver, Holders, Parts, PlaceError, Predecessor, Succession, TakeoverFailed, bind
 from .tls import client_tls, server_tls
 
 log = logging.getLogger(__name__)
@@ -143,16 +145,31 @@ class Agent:
         self._probe_duration: Histogram | None = None
         self._stop = asyncio.Event()
         self._role: Role | None = None
+        self._beside = False  # another agent of this node still answers
+        self.on_answering: Callable[[], None] = lambda: None
+        self.holders = Holders(
+            self.board, self.journal, self.events, self.fence, self.keeper, lambda: self._signing
+        )
 
-    async def run(self) -> None:
-        """Run until stopped; raises StartError when a port or the like cannot be had."""
+    async def run(self, predecessor: Predecessor | None = None, inherited: Inherited | None = None) -> None:
+        """Run until stopped; raises StartError when a port or the like cannot be had.
+
+        With a predecessor take its place first: TakeoverFailed when that cannot be, Gone when it died
+        before. `inherited` are sockets that listen already, of one that did.
+        """
         loop = asyncio.get_running_loop()
         connections = raise_file_limit()
-        surface = Surface(self.answers, boottime, connections, loop)
+        if predecessor is not None:
+            inherited = predecessor.sockets
+        listening = [Listening(loop, inherited, start=predecessor is None) for _ in range(2)]
+        surface = Surface(self.answers, boottime, connections, loop, listening[0])
         # its clients come and go within 100 ms: a small share of the descriptors is plenty
-        agent_check = AgentCheck(self.board, boottime, max(16, connections // 8), loop)
+        agent_check = AgentCheck(self.board, boottime, max(16, connections // 8), loop, listening[1])
         self._mount(surface)
         await self._listen(surface, agent_check)
+        if predecessor is None:
+            for one in (one for sockets in (inherited or {}).values() for one in sockets):
+                one.close()  # the listeners have copies
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
@@ -163,41 +180,89 @@ class Agent:
             len(self.settings.peers),
             self.settings.listen,
         )
-        self.events.add(Kind.START, boottime(), detail=f"healthagent {__version__}")
+        failed: TakeoverFailed | None = None
         # a task that raises is a bug and takes the agent down: no verdict is better than a frozen one
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(task, name=name) for name, task in self._tasks(surface).items()]
-            await self._stop.wait()
-            await self._say_goodbye()
+            succession = self._succession(predecessor, surface, agent_check)
+            running = [tasks.create_task(task, name=name) for name, task in self._gathering().items()]
+            try:
+                if predecessor is not None and succession is not None:
+                    await self._succeed(predecessor, succession)
+            except TakeoverFailed as error:
+                failed = error
+            else:
+                answering = self._answering(surface, agent_check)
+                running += [tasks.create_task(task, name=name) for name, task in answering.items()]
+                self.on_answering()
+                await self._stop.wait()
+                await self._say_goodbye()
             for task in running:
                 task.cancel()
         agent_check.close()
         await surface.close()
         await self.names.close()
         self.notifier.close()
+        if failed is not None:
+            raise failed
 
-    def _tasks(self, surface: Surface) -> dict[str, Coroutine[object, object, None]]:
+    def _gathering(self) -> dict[str, Coroutine[object, object, None]]:
+        """What finds out, and tells no client anything."""
         settings = self.settings
         tasks: dict[str, Coroutine[object, object, None]] = {
-            "tick": self._tick_for_ever(),
-            "reap": surface.crowd.reap(),
             "peers": self.client.run(),
             "addresses": self.addresses.run(),
             "direct": self.directs.run(),
-            "fence": self.fence.run(),
-            "notify": keep_notified(self.notifier, self.watchdog, boottime),
         }
         if self.poller is not None:
             tasks["postgres"] = self.poller.run()
-        if self.keeper is not None:
-            tasks["keeper"] = self.keeper.run()
-        if self.event_file is not None:
-            tasks["events"] = self.event_file.run()
         if settings.discovery is not None:
             tasks["discovery"] = Discoverer(
                 self.board, self.client, settings.discovery, self.names, boottime
             ).run()
         return tasks
+
+    def _answering(
+        self, surface: Surface, agent_check: AgentCheck
+    ) -> dict[str, Coroutine[object, object, None]]:
+        """What only the one agent of this node does."""
+        tasks: dict[str, Coroutine[object, object, None]] = {
+            "tick": self._tick_for_ever(),
+            "reap": surface.crowd.reap(),
+            "fence": self.fence.run(),
+            "notify": keep_notified(self.notifier, self.watchdog, boottime),
+        }
+        if self.keeper is not None:
+            tasks["keeper"] = self.keeper.run()
+        if self.event_file is not None:
+            tasks["events"] = self.event_file.run()
+        if self.settings.state_dir is not None:
+            parts = Parts(self.holders, surface, agent_check, self.notifier, boottime)
+            try:
+                tasks["takeover"] = Giver(bind(self.settings.state_dir), parts).run()
+            except PlaceError as error:
+                log.warning("this agent cannot be replaced while it runs: %s", error)
+        return tasks
+
+    def _succession(
+        self, predecessor: Predecessor | None, surface: Surface, agent_check: AgentCheck
+    ) -> Succession | None:
+        """How to take the other's place; without one this is a start as any other."""
+        if predecessor is None:
+            self.events.add(Kind.START, boottime(), detail=f"healthagent {__version__}")
+            return None
+        succession = Succession(predecessor, self.holders, self.client, surface, agent_check, boottime)
+        succession.prepare()
+        self._signing, self._beside = None, True
+        self.listener.exchange = self._exchange(self.settings)
+        return succession
+
+    async def _succeed(self, predecessor: Predecessor, succession: Succession) -> None:
+        await succession.complete(self.listener.exchange, self._stop.is_set)
+        self._beside = False
+        took = f"process {os.getpid()} took over from process {predecessor.pid}"
+        log.info("%s: it answers now", took)
+        self.events.add(Kind.START, boottime(), detail=f"healthagent {__version__}: {took}")
+        await predecessor.farewell()
 
     def _mount(self, surface: Surface) -> None:
         metrics = Metrics(
@@ -265,6 +330,8 @@ class Agent:
 
     def _tick(self, now: Instant) -> None:
         """Look at the verdicts; what changed is logged, and the peers are asked and told at once."""
+        if self._beside:
+            return
         serving, role = self.board.memory.serving, self.board.role(now)
         changed = self.journal.note(now)
         self.journal.note_alarms(self.alarms(), now)
@@ -308,7 +375,7 @@ class Agent:
 
     def reload(self) -> None:
         """SIGHUP: take what can change while running, and say what cannot."""
-        if self._reload is None:
+        if self._reload is None or self._beside:  # what it was started with is new enough
             return
         self.notifier.reloading()
         self._take_new_settings(self._reload)

@@ -76,6 +76,11 @@ class Events:
         self._wall = wall
         self.last = self._kept[-1].seq if self._kept else 0  # the newest one's number, 0 before any
 
+    def go_on(self, kept: Iterable[Event]) -> None:
+        """Go on from the list of another process."""
+        self._kept = deque(kept, MOST)
+        self.last = self._kept[-1].seq if self._kept else 0
+
     def add(
         self,
         kind: str,

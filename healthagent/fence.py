@@ -44,25 +44,25 @@ class Episode:
     def __init__(self) -> None:
         self._refused_since: Instant | None = None
         self._looked_at: Instant | None = None
-        self._ran = False
+        self.ran = False
 
     def due(self, verdict: Verdict, role: Role | None, settings: FenceSettings, now: Instant) -> bool:
         """Whether the hook is to run now: until `begun` says that it did, once per episode."""
         blind = self._looked_at is not None and now - self._looked_at > BLIND
         self._looked_at = now
         if verdict.ok or role is Role.REPLICA:
-            self._ran = False
+            self.ran = False
         if verdict.ok or role is not Role.PRIMARY or verdict.reason not in settings.on:
             # without fresh evidence of the role nothing is known: the episode goes on, the wait begins anew
             self._refused_since = None
             return False
         if self._refused_since is None or blind:
             self._refused_since = now
-        return not self._ran and now - self._refused_since >= settings.after
+        return not self.ran and now - self._refused_since >= settings.after
 
     def begun(self) -> None:
         """Note that it runs: not again in this episode."""
-        self._ran = True
+        self.ran = True
 
 
 class Fence:
@@ -88,16 +88,30 @@ class Fence:
         self._answering = answering
         self._episode = Episode()
         self._spared = False
+        self._hook: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the command runs now."""
+        return self._hook is not None and not self._hook.done()
+
+    @property
+    def ran(self) -> bool:
+        """Whether it has run in this episode: a successor must not run it again."""
+        return self._episode.ran
+
+    @ran.setter
+    def ran(self, ran: bool) -> None:
+        self._episode.ran = ran
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            hook: asyncio.Task[None] | None = None
             while True:
                 await asyncio.sleep(LOOK_EVERY)
                 found = self._look()
-                if found is not None and (hook is None or hook.done()):
+                if found is not None and not self.running:
                     self._episode.begun()
-                    hook = tasks.create_task(self._execute(*found), name="fence hook")
+                    self._hook = tasks.create_task(self._execute(*found), name="fence hook")
 
     def _look(self) -> tuple[tuple[str, ...], dict[str, str]] | None:
         """What to run now, and in which environment."""

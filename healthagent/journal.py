@@ -3,6 +3,8 @@
 import logging
 from collections import Counter
 
+from msgspec import Struct
+
 from .board import Board
 from .core.model import Instant, Verdict
 from .events import Events, Kind
@@ -10,6 +12,13 @@ from .events import Events, Kind
 AWAY = 10.0  # seconds until an alarm is over
 
 log = logging.getLogger(__name__)
+
+
+class Kept(Struct, frozen=True):
+    """What was logged last."""
+
+    verdicts: dict[str, Verdict]
+    alarms: dict[str, Instant]
 
 
 class Journal:
@@ -21,6 +30,13 @@ class Journal:
         self._events = events
         self._last: dict[str, Verdict] = {}
         self._alarms: dict[str, Instant] = {}  # logged, with the last moment at which each was there
+
+    def kept(self) -> Kept:
+        """What was logged last, for a successor that goes on with the same log."""
+        return Kept(dict(self._last), dict(self._alarms))
+
+    def go_on(self, kept: Kept) -> None:
+        self._last, self._alarms = dict(kept.verdicts), dict(kept.alarms)
 
     def note(self, now: Instant) -> bool:
         """Compare the verdicts of this moment with the last ones; True when one changed."""

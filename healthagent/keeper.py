@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec import Struct
+
 from .board import SAVE_SERVED_EVERY, Board
 from .core.memory import raise_high_water
 from .core.model import Instant, Snapshot
@@ -18,6 +20,15 @@ log = logging.getLogger(__name__)
 MOST_SWITCHES = 100
 AGAIN_AFTER = 1.0  # seconds, after a write that failed
 LOOK_EVERY = 0.05  # seconds: the first 200 of a timeline waits for this, then for the disk
+
+
+class Kept(Struct, frozen=True):
+    """What is in the file, and what follows a timeline switch, for a successor."""
+
+    stored: Stored | None
+    history: tuple[Switch, ...]
+    timeline: int | None
+    lsn: int
 
 
 class Keeper:
@@ -59,6 +70,20 @@ class Keeper:
             del self.history[:-MOST_SWITCHES]
         self._timeline = snapshot.timeline
         self._lsn = snapshot.wal_lsn or self._lsn
+
+    @property
+    def saving(self) -> bool:
+        """Whether a write is under way."""
+        return self._writing.locked()
+
+    def kept(self) -> Kept:
+        """What a successor that writes the same file goes on with."""
+        return Kept(self._stored, tuple(self.history), self._timeline, self._lsn)
+
+    def go_on(self, kept: Kept) -> None:
+        """Take the place of the keeper that kept this."""
+        self._stored, self._timeline, self._lsn = kept.stored, kept.timeline, kept.lsn
+        self.history[:] = kept.history  # the answers hold this very list
 
     async def run(self) -> None:
         """Save for ever, whenever there is something to save."""

@@ -27,6 +27,10 @@ class Guest:
     def __init__(self) -> None:
         self.line = Line()
         self.transport: asyncio.Transport | None = self.line
+        self.busy = False
+
+    def unanswered(self) -> tuple[int, bytes] | None:
+        return None
 
 
 async def crowd_of(most: int, *guests: Guest) -> Crowd[Guest]:

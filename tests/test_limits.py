@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import resource
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -30,9 +32,11 @@ async def surface(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Surface]:
 
 
 async def connect(surface: Surface) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    if not surface._listeners:
+    if not surface.listening.offers():
         await surface.listen("127.0.0.1", 0)
-    return await asyncio.open_connection(*surface._listeners[0].sockets[0].getsockname())
+    [[descriptor]] = surface.listening.offers().values()
+    with socket.socket(fileno=os.dup(descriptor)) as listener:
+        return await asyncio.open_connection(*listener.getsockname())
 
 
 async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

@@ -1,6 +1,8 @@
 """The rules that every question begins with: is this agent in service, and what is known of PostgreSQL?"""
 
-from .model import Reason, Verdict
+from dataclasses import replace
+
+from .model import Local, Reason, Verdict
 from .view import Policy, View
 
 
@@ -14,6 +16,17 @@ def decide_running(view: View, policy: Policy) -> Verdict:
     if policy.witness:
         return refusal(Reason.WITNESS, "this agent has no PostgreSQL")
     return refused_by_evidence(view, policy) or Verdict(True, Reason.RUNNING, "PostgreSQL runs")
+
+
+def younger(one: Local, other: Local) -> Local:
+    """What two probes of one PostgreSQL know together; of new connections what `other` has tried."""
+    first, last = one.snapshot, other.snapshot
+    snapshot = last if first is None or (last is not None and last.asked_at >= first.asked_at) else first
+    failures = [failure for failure in (one.failure, other.failure) if failure is not None]
+    failure = max(failures, key=lambda failure: failure.at, default=None)
+    if failure is not None and snapshot is not None and snapshot.asked_at >= failure.at:
+        failure = None
+    return replace(other, snapshot=snapshot, failure=failure)
 
 
 def refused_by_agent(view: View, policy: Policy) -> Verdict | None:

@@ -124,6 +124,17 @@ def _served_until(peer: Peer, statement: Statement) -> Instant | None:
     return max((instant for instant in (known, stopped) if instant is not None), default=None)
 
 
+def joined(peer: Peer, own: Peer) -> Peer:
+    """What a predecessor knows of a peer, and what this agent has heard of it since."""
+    calls = [call for call in (peer.last_call, own.last_call) if call is not None]
+    known = replace(
+        peer,
+        witness=own.witness,
+        last_call=max(calls, key=lambda call: (call.begun_at, call.ended_at), default=None),
+    )
+    return hear(known, own.statement) if own.statement is not None and own.alarm is None else known
+
+
 def miss(peer: Peer, asked_at: Instant) -> Peer:
     """Note that a question of `asked_at` went unanswered; what was heard before ages by itself."""
     if peer.silent_since is not None or (peer.statement and peer.statement.asked_at >= asked_at):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .model import Instant, Reason, Role, Snapshot
+from .model import Instant, Role, Snapshot
 
 
 class Source(StrEnum):
@@ -61,7 +61,7 @@ class Statement:
     incarnation: str  # uuid of that agent's start
     started_at: Instant  # not before that agent's start
     snapshot: Snapshot | None  # None: it has no fresh one, `reason` says why
-    reason: Reason | str  # its own verdict on /primary; a newer agent may know words that we do not
+    reason: str  # its own verdict on /primary, a Reason; a newer agent may know words that we do not
     serving: bool
     stopped_serving_at: Instant | None = None  # not before its last 200; None: none in this incarnation
     served: Served | None = None

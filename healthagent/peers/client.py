@@ -13,7 +13,7 @@ import aiohttp
 from ..board import Board
 from ..core.model import Instant
 from ..core.peer import Source, Statement
-from ..wire import MAX_BYTES, Misunderstood, decode, statement_of
+from ..wire import MAX_BYTES, Message, Misunderstood, decode, statement_of
 from .exchange import HEADER, Exchange, Overtaken
 from .patroni import statement_from
 from .resolve import Names
@@ -62,6 +62,7 @@ class PeerClient:
         self._interval = interval
         self._timeout = timeout
         self.exchange = exchange
+        self.describe: Callable[[Instant], Message] = board.describe  # what a signed question says of us
         self._tls = tls
         self._wakes: dict[str, asyncio.Event] = {}
         self._tasks: dict[Entry, asyncio.Task[None]] = {}
@@ -190,14 +191,14 @@ class PeerClient:
         self, session: aiohttp.ClientSession, entry: Entry, asked_at: Instant
     ) -> Statement | None:
         """What the peer says; None when something younger of it has been heard meanwhile."""
-        url = f"{entry.url}/peer"
-        if self.exchange is None:
+        url, exchange = f"{entry.url}/peer", self.exchange
+        if exchange is None:
             status, body, _ = await _fetch(session, "GET", url)
             if status == HTTPStatus.OK:
                 return statement_of(decode(body), asked_at, self._clock())
             why = f"/peer answered {status}"
         else:
-            said, signature = self.exchange.send(self.board.describe(asked_at), self._label(entry), asked_at)
+            said, signature = exchange.send(self.describe(asked_at), self._label(entry), asked_at)
             headers = {HEADER: signature, "Content-Type": "application/json"}
             try:
                 status, body, signed = await _fetch(session, "POST", url, said, headers)
@@ -206,7 +207,7 @@ class PeerClient:
                     raise
                 status, body, signed = 0, b"", None  # Patroni may hang up on a body that it does not read
             if status == HTTPStatus.OK:
-                return self._dated(self.exchange, body, signed, asked_at)
+                return self._dated(exchange, body, signed, asked_at)
             why = f"/peer answered {status or 'nothing'} to a signed question"
             if self._signs(entry):
                 # who has signed before does not turn into a Patroni node, whatever answers in its place

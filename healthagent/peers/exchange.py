@@ -16,6 +16,7 @@ import hmac
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from ..config import Settings
@@ -58,6 +59,25 @@ class _Sender:
     believed: int  # the newest that could be dated: only that one overtakes
 
 
+class KeptSender(Struct, frozen=True):
+    """What was read from one agent, for a successor."""
+
+    name: str
+    incarnation: str
+    newest: int
+    seen: bytes  # as many bits are no integer to others
+    composed_after: Instant
+    believed: int
+
+
+class Kept(Struct, frozen=True):
+    """All that a successor of the same incarnation must know: it counts on, and a replay stays one."""
+
+    counter: int
+    sent_at: tuple[tuple[int, Instant], ...]
+    read: tuple[KeptSender, ...]
+
+
 class Exchange:
     """Sign what is sent, date what is received. One per agent start."""
 
@@ -71,6 +91,42 @@ class Exchange:
     def change_secret(self, secret: bytes) -> None:
         """Sign and read with another secret from now on."""
         self._secret = secret
+
+    def kept(self) -> Kept:
+        """What a successor goes on with. Send nothing more afterwards: it would count the same."""
+        return Kept(
+            self._counter,
+            tuple(self._sent_at.items()),
+            tuple(
+                KeptSender(
+                    name,
+                    one.incarnation,
+                    one.newest,
+                    one.seen.to_bytes(WINDOW // 8, "big"),
+                    one.composed_after,
+                    one.believed,
+                )
+                for name, one in self._read.items()
+            ),
+        )
+
+    def go_on(self, kept: Kept) -> None:
+        """Take the place of the exchange that kept this."""
+        self._counter = kept.counter
+        self._sent_at = OrderedDict(kept.sent_at)
+        self._read = OrderedDict(
+            (
+                one.name,
+                _Sender(
+                    one.incarnation,
+                    one.newest,
+                    int.from_bytes(one.seen, "big"),
+                    one.composed_after,
+                    one.believed,
+                ),
+            )
+            for one in kept.read
+        )
 
     def send(
         self, message: Message, to: str, now: Instant, answering: Message | None = None

@@ -1,6 +1,7 @@
 """aiohttp round the answers: methods, headers, sockets, start and stop."""
 
 import asyncio
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -14,12 +15,12 @@ from multidict import CIMultiDict
 
 from ..core.model import Instant
 from ..crowd import PATIENCE, Connected, Crowd
+from ..listening import Listening
 from .answers import Answer, Answers, refusal
 from .haproxy_state import HEADER, SESSIONS_HEADER, HaproxyStates
 from .lane import Door
 from .limits import BoundedServer, Connection
 
-BACKLOG = 4096
 READ = ("GET", "HEAD", "OPTIONS")
 
 Post = Callable[[BaseRequest], Awaitable[Answer]]
@@ -35,6 +36,7 @@ class Surface:
         clock: Callable[[], Instant],
         connections: int,
         loop: asyncio.AbstractEventLoop,
+        listening: Listening | None = None,
     ) -> None:
         self.answers = answers
         self.posts: dict[str, Post] = {}
@@ -46,28 +48,29 @@ class Surface:
         self._clock = clock
         self._loop = loop
         self._server = BoundedServer(self._handle, self.crowd)
-        self._listeners: list[asyncio.Server] = []
+        self.listening = listening or Listening(loop)
 
     async def listen(self, host: str | None, port: int, tls: ssl.SSLContext | None = None) -> list[int]:
         """Answer on a TCP address; returns the ports, which the kernel chose when `port` is 0."""
-        handshake = None if tls is None else PATIENCE  # the crowd knows a client only after it
-        listener = await self._loop.create_server(
-            self._door, host, port, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake
-        )
-        self._listeners.append(listener)
-        return [socket.getsockname()[1] for socket in listener.sockets]
+        # the crowd knows a client only after the handshake, so that has a limit of its own
+        return await self.listening.tcp(self._door, host, port, tls, PATIENCE)
 
     async def listen_unix(self, path: Path) -> None:
         """Answer on a Unix socket, which only those who may enter its folder reach.
 
         A socket left behind there is replaced; anything else there is an OSError.
         """
-        self._listeners.append(await self._loop.create_unix_server(self._door, path, backlog=BACKLOG))
+        await self.listening.unix(self._door, path)
+
+    async def adopt(self, client: socket.socket, read: bytes) -> None:
+        """Go on with a predecessor's client, of whose next question so much was read."""
+        _, door = await self._loop.connect_accepted_socket(self._door, client)
+        if read:
+            door.data_received(read)
 
     async def close(self) -> None:
         """Stop listening and hang up on everybody, after half a second for what is being answered."""
-        for listener in self._listeners:
-            listener.close()
+        self.listening.close()
         await self._server.shutdown(0.5)  # knows those of aiohttp only
         for connection in self.crowd:
             if connection.transport is not None:
@@ -100,6 +103,8 @@ class Surface:
         else:
             response = await self._read(request, path)
         self.checks[path if methods else "other", response.status] += 1
+        if self.crowd.leaving:
+            response.force_close()
         return response
 
     def _methods(self, path: str) -> tuple[str, ...]:

@@ -52,9 +52,13 @@ class Door(asyncio.Protocol):
         self._handler = handler
         self._read = b""
         self._unread = False  # the client does not read its answers
+        self._tls = False
+        self._answered = False
+        crowd.expect(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._tls = transport.get_extra_info("sslcontext") is not None
         self._crowd.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -98,7 +102,10 @@ class Door(asyncio.Protocol):
         if answer is None:
             return False
         self._crowd.served(self)
-        close = connection == b"close" or (minor == b"0" and connection != b"keep-alive")
+        self._answered = True
+        # the state of TLS cannot be moved to a successor, a plain connection can
+        leaving = self._tls and self._crowd.leaving
+        close = leaving or connection == b"close" or (minor == b"0" and connection != b"keep-alive")
         transport.write(_spelled(answer, method, minor, close))
         if close:
             transport.close()
@@ -126,6 +133,22 @@ class Door(asyncio.Protocol):
     def _sender(self) -> str:
         peer = self.transport.get_extra_info("peername") if self.transport else None
         return str(peer[0]) if isinstance(peer, tuple) else ""
+
+    # Another process takes over.
+
+    @property
+    def busy(self) -> bool:
+        transport = self.transport
+        if transport is None:
+            return False
+        asked = self._tls and (bool(self._read) or not self._answered)
+        return asked or transport.get_write_buffer_size() > 0
+
+    def unanswered(self) -> tuple[int, bytes] | None:
+        transport = self.transport
+        if transport is None or transport.is_closing() or self._tls or self.busy:
+            return None
+        return transport.get_extra_info("socket").fileno(), self._read
 
     # A client that asks and does not read must not make us hold its answers.
 

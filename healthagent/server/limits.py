@@ -44,7 +44,7 @@ def raise_file_limit() -> int:
 class Connection(RequestHandler):
     """One client's connection, known to the crowd that it belongs to."""
 
-    __slots__ = ("crowd",)
+    __slots__ = ("__weakref__", "crowd")
 
     def __init__(self, server: "BoundedServer", loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -66,13 +66,21 @@ class Connection(RequestHandler):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp declares None, asyncio asks for a bool
         """Answer a client that says no more, then hang up; without this its answer is lost."""
-        transport, waiter = self.transport, self._waiter
-        idle = waiter is not None and not waiter.done()
+        transport = self.transport
         # over TLS there is no half-closed connection
-        if idle or transport is None or transport.get_extra_info("sslcontext") is not None:
+        if not self.busy or transport is None or transport.get_extra_info("sslcontext") is not None:
             return False
         self.close()
         return True
+
+    @property
+    def busy(self) -> bool:
+        waiter = self._waiter
+        return waiter is None or waiter.done()
+
+    def unanswered(self) -> tuple[int, bytes] | None:
+        """Never: what aiohttp has read of a question is inside its parser."""
+        return None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.crowd.forget(self)

@@ -92,6 +92,7 @@ class Agent:
         self.change(settings or {})
         self._prefix = node.place.prefix if node else ()
         self._process: subprocess.Popen[bytes] | None = None
+        self._replaced: list[subprocess.Popen[bytes]] = []
 
     @property
     def url(self) -> str:
@@ -114,18 +115,35 @@ class Agent:
 
     def start(self, *, wait: bool = True) -> None:
         """Start it and wait until it answers (wait=False: return at once). AgentFailed when it exits."""
+        self._process = self._spawned()
+        if wait:
+            self.wait_answering()
+
+    def replace(self, *, wait: bool = True) -> "subprocess.Popen[bytes]":
+        """Start a successor with --replace; it is this agent from then on. Returns the old process.
+
+        Waits until that has ended (wait=False: returns at once); AgentFailed when the successor does instead.
+        """
+        old, self._process = self._process, self._spawned("--replace")
+        assert old is not None, f"{self.name} was not started"
+        self._replaced.append(old)
+        if wait:
+            until(lambda: old.poll() is not None or not self.is_running(), STARTED_WITHIN, "a replacement")
+            if not self.is_running():
+                raise AgentFailed(f"{self.name}: the successor exited with {self.wait()}:\n{self.log()}")
+        return old
+
+    def _spawned(self, *flags: str) -> "subprocess.Popen[bytes]":
         self._write_config()
         ours = {key: value for key, value in os.environ.items() if not key.startswith(OURS)}
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self._prefix, *self.program, "run", "-c", str(self.config), *self.flags],
+            return subprocess.Popen(
+                [*self._prefix, *self.program, "run", "-c", str(self.config), *self.flags, *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=ours | self.environment,
             )
-        if wait:
-            self.wait_answering()
 
     def wait_answering(self) -> None:
         """Wait until a started agent answers; AgentFailed when it exits instead."""
@@ -137,7 +155,10 @@ class Agent:
         return self.wait(timeout)
 
     def kill(self) -> None:
-        """SIGKILL it; idempotent."""
+        """SIGKILL it, and those that it was to replace; idempotent."""
+        for old in self._replaced:
+            old.kill()
+            old.wait()
         self.signal(signal.SIGKILL)
         self.wait()
 
