@@ -33,6 +33,7 @@ from .events import load as load_events
 from .fence import Fence
 from .journal import Journal
 from .keeper import Keeper
+from .kubernetes import NoApi, PodApi, RoleLabel, label_families
 from .listening import Inherited, Listening
 from .metrics import Metrics, Sources
 from .notify import Notifier, Watchdog, keep_notified
@@ -56,6 +57,7 @@ from .tls import client_tls, server_tls
 log = logging.getLogger(__name__)
 
 TICK = 0.1  # seconds between two looks at the verdicts, for the log and for telling the peers
+UNLABELLED = 1.0  # seconds at the end for taking the pod's label away, if that has not worked until then
 FAREWELL = 2.0  # seconds of answering `stopping`, so that every checker asks once more before we go
 
 
@@ -135,11 +137,14 @@ class Agent:
         self.keeper = (
             Keeper(self.board, settings.state_dir, boot, boottime, stored) if settings.state_dir else None
         )
+        self.label = self._role_label()
         self.probe_failures: Counter[str] = Counter()
         self.answers = Answers(self.board)
         self.answers.alarms = self.alarms
         self.answers.asked["/events"] = events_answer(self.board, self.events)
         self.answers.urls = _urls(settings)
+        if self.label is not None:
+            self.answers.label = self.label.status
         if self.keeper is not None:
             self.answers.history = self.keeper.history
         self._probe_duration: Histogram | None = None
@@ -235,6 +240,8 @@ class Agent:
             tasks["keeper"] = self.keeper.run()
         if self.event_file is not None:
             tasks["events"] = self.event_file.run()
+        if self.label is not None:
+            tasks["label"] = self.label.run()
         if self.settings.state_dir is not None:
             parts = Parts(self.holders, surface, agent_check, self.notifier, boottime)
             try:
@@ -280,6 +287,7 @@ class Agent:
                 fence_runs=self.fence.runs,
                 tasks=lambda: len(asyncio.all_tasks()),
                 fence_status=lambda: self.fence.last.status if self.fence.last else None,
+                more=lambda now: label_families(self.label, now),
             ),
             [Compatibility(self.board, boottime, lambda: self.settings.metrics.compatibility or ())],
         )
@@ -339,6 +347,8 @@ class Agent:
             self._role = role
             self.client.hurry()
             self._show(now)
+        if self.label is not None:
+            self.label.note(now)
 
     def _show(self, now: Instant) -> None:
         """The verdict on what this node is, in `systemctl status`."""
@@ -368,10 +378,13 @@ class Agent:
                     await self._stop.wait()  # a second signal ends the wait
             except TimeoutError:
                 pass
+        if self.label is not None:
+            await self.label.settle(UNLABELLED)
 
     def alarms(self) -> list[str]:
         """What is wrong without changing a verdict, one sentence each."""
-        return alarms_of(self.board, self.keeper.error if self.keeper else None)
+        found = alarms_of(self.board, self.keeper.error if self.keeper else None)
+        return found + (self.label.alarms(boottime()) if self.label else [])
 
     def reload(self) -> None:
         """SIGHUP: take what can change while running, and say what cannot."""
@@ -422,6 +435,16 @@ class Agent:
             self.board.replace_peers([Peer(entry.name, entry.witness) for entry in settings.peers], now)
             self.client.replace_entries([Entry(entry.name, entry.url) for entry in settings.peers])
         logging.getLogger("healthagent").setLevel(settings.log.level.upper())
+
+    def _role_label(self) -> RoleLabel | None:
+        wanted = self.settings.kubernetes
+        if wanted.role_label is None:
+            return None
+        try:
+            api = PodApi(wanted, self.names)
+        except NoApi as error:
+            raise StartError(str(error)) from error
+        return RoleLabel(self.board, api, boottime, wanted.role_label, uid=wanted.uid, timeout=wanted.timeout)
 
     def _exchange(self, settings: Settings) -> Exchange | None:
         """The one exchange of this start: a new one would count from zero and look like a replay."""

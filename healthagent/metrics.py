@@ -39,6 +39,10 @@ def _no_sessions(_now: Instant) -> Mapping[str, int]:
     return {}
 
 
+def _nothing_more(_now: Instant) -> Iterable[Metric]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What others count. It is read here and never written."""
@@ -54,6 +58,7 @@ class Sources:
     haproxy_sessions: Callable[[Instant], Mapping[str, int]] = _no_sessions  # backend/server -> sessions
     alarms: Callable[[], Sequence[str]] = tuple
     tasks: Callable[[], int] = int  # of the event loop: more and more of them is a leak
+    more: Callable[[Instant], Iterable[Metric]] = _nothing_more  # families of a part that may be off
 
 
 class Metrics(Collector):
@@ -99,6 +104,7 @@ class Metrics(Collector):
             _peers(board, view, self._sources),
             _lease(),
             _counted(self._sources, now),
+            self._sources.more(now),
             self._process.collect(),
         ):
             family.samples = [

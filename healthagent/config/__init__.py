@@ -2,6 +2,7 @@
 
 from healthagent.config.describe import example, schema, show
 from healthagent.config.dsn import AsyncpgArguments, Dsn, parse_dsn
+from healthagent.config.kubernetes import KubernetesSettings
 from healthagent.config.load import ConfigError, Configuration, load
 from healthagent.config.peers import Discovery, PeerEntry
 from healthagent.config.pgpool_sync import PgpoolSyncSettings
@@ -33,6 +34,7 @@ __all__ = [
     "Discovery",
     "Dsn",
     "FenceSettings",
+    "KubernetesSettings",
     "LogSettings",
     "PeerEntry",
     "PeerSettings",

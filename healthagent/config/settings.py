@@ -8,6 +8,7 @@ from typing import Annotated
 
 from healthagent.config.dsn import Dsn, DsnText, parse_dsn
 from healthagent.config.keys import Key
+from healthagent.config.kubernetes import KubernetesSettings
 from healthagent.config.lists import Command, Tag, Tags, Words
 from healthagent.config.peers import Discovery, PeerEntry, Peers
 from healthagent.config.pgpool_sync import PgpoolSyncSettings
@@ -293,5 +294,6 @@ class Settings:
     ] = field(default_factory=dict)
     fence: FenceSettings = FenceSettings()
     metrics: MetricsSettings = MetricsSettings()
+    kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
     log: LogSettings = LogSettings()
     pgpool_sync: PgpoolSyncSettings = field(default_factory=PgpoolSyncSettings)

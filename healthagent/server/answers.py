@@ -127,6 +127,7 @@ class Answers:
         self.history: Sequence[Switch] = ()
         self.urls: Mapping[str, str] = {}  # where each member's agent answers, this one included
         self.alarms: Callable[[], list[str]] = list
+        self.label: Callable[[Instant], Json | None] = lambda _now: None  # what Kubernetes is told
         self._rendered: dict[tuple[Verdict, bool, bool, bool, bool], Answer] = {}
         self._rendered_at = -1
         self.asked: dict[str, Callable[[str, Instant], Answer]] = {}  # those that read the query
@@ -134,7 +135,9 @@ class Answers:
             "/patroni": self._patroni,
             "/cluster": lambda now: cluster_json(self.board, self.urls, now),
             "/history": lambda _now: [_switch(one) for one in self.history],
-            "/status": lambda now: status_json(self.board, now, self.alarms()),
+            "/status": lambda now: (
+                status_json(self.board, now, self.alarms()) | {"kubernetes": self.label(now)}
+            ),
             "/lease": lambda _now: {"mode": "conflict", "held": False},  # no other mode exists yet
         }
 

@@ -20,10 +20,11 @@ class Certificates:
 
     @functools.cache  # noqa: B019  # lives as long as the test run
     def pem(self, name: str) -> Path:
-        """The certificate for a DNS name with its key, in one file."""
+        """The certificate for a DNS name, or an address, with its key, in one file."""
         key, request, signed, both = (self.folder / f"{name}.{end}" for end in ("key", "csr", "crt", "pem"))
         extensions = self.folder / f"{name}.ext"
-        extensions.write_text(f"subjectAltName=DNS:{name}\n")
+        kind = "IP" if name.replace(".", "").isdigit() else "DNS"
+        extensions.write_text(f"subjectAltName={kind}:{name}\n")
         self._openssl("req", "-new", *self._new_key(key), "-subj", f"/CN={name}", "-out", str(request))
         authority = ["-CA", str(self.ca), "-CAkey", str(self._ca_key), "-CAcreateserial"]
         self._openssl(
