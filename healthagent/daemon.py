@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from aiohttp.web_request import BaseRequest
@@ -31,6 +32,7 @@ from .core.replica import current_primary
 from .events import EventFile, Events, Kind
 from .events import load as load_events
 from .fence import Fence
+from .history import History
 from .journal import Journal
 from .keeper import Keeper
 from .kubernetes import NoApi, PodApi, RoleLabel, label_families
@@ -50,6 +52,8 @@ from .server.answers import Answers
 from .server.events import events_answer
 from .server.http import Surface
 from .server.limits import raise_file_limit
+from .server.page import StatusPage
+from .standing import standings
 from .statefile import StateError, Stored, boot_id, load, recall
 from .takeover import Giver, Holders, Parts, PlaceError, Predecessor, Succession, TakeoverFailed, bind
 from .tls import client_tls, server_tls
@@ -142,7 +146,9 @@ class Agent:
         self.answers = Answers(self.board)
         self.answers.alarms = self.alarms
         self.answers.asked["/events"] = events_answer(self.board, self.events)
-        self.answers.urls = _urls(settings)
+        self.history = History(partial(standings, self.board), now)
+        self.page = StatusPage(self.board, self.events, self.history, boottime, self.alarms)
+        self.answers.urls = self.page.urls = _urls(settings)
         if self.label is not None:
             self.answers.label = self.label.status
         if self.keeper is not None:
@@ -311,6 +317,7 @@ class Agent:
             return Response(body=body, headers={"Content-Type": content_type})
 
         surface.pages["/metrics"] = scrape
+        surface.pages["/ui"] = self.page
         surface.pages["/peer"] = peer
         surface.exchanges["/peer"] = exchange
 
@@ -343,6 +350,7 @@ class Agent:
         serving, role = self.board.memory.serving, self.board.role(now)
         changed = self.journal.note(now)
         self.journal.note_alarms(self.alarms(), now)
+        self.history.look(now)
         if changed or role is not self._role or serving != self.board.memory.serving:
             self._role = role
             self.client.hurry()
@@ -429,7 +437,7 @@ class Agent:
         token = settings.control.token
         self.control.token = token.reveal() if token else None
         self.fence.settings = settings.fence
-        self.answers.urls = _urls(settings)
+        self.answers.urls = self.page.urls = _urls(settings)
         self._ask_directly(settings)
         if settings.discovery is None:
             self.board.replace_peers([Peer(entry.name, entry.witness) for entry in settings.peers], now)

@@ -45,7 +45,7 @@ def test_every_refusal_is_explained_once() -> None:
 
 def test_every_path_is_in_the_table() -> None:
     documented = {path for row in table_under("## Paths") for path in words(row[0])}
-    others = {"/patroni", "/cluster", "/history", "/status", "/events", "/peer", "/metrics"}
+    others = {"/patroni", "/cluster", "/history", "/status", "/events", "/peer", "/metrics", "/ui"}
     assert documented == set(CHECKS) | others
 
 
