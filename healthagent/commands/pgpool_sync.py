@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from healthagent.config.document import Rejected, Scalar
 from healthagent.config.gather import Flags
 from healthagent.config.peers import BaseUrl
 from healthagent.logs import log_to_stderr
+from healthagent.notify import Notifier, Watchdog, keep_notified
 from healthagent.pgpool import statusfile
 from healthagent.pgpool.agents import ask_all, believed, open_session
 from healthagent.pgpool.assignment import BadInput, answered_wrongly, cluster_of, known_before
@@ -162,24 +164,33 @@ async def follow(settings: PgpoolSyncSettings, *, once: bool, dry_run: bool) -> 
         bridge = Bridge(settings, Eyes(settings, session, boottime), boottime, dry_run=dry_run)
         if once:
             return 0 if await run_once(bridge, max(settings.fall, settings.rise), settings.interval) else 1
-        await serve_and_follow(bridge, settings, stop)
+        with closing(Notifier.from_environment(os.environ, os.getpid())) as notifier:
+            await serve_and_follow(bridge, settings, stop, notifier)
     return 0
 
 
-async def serve_and_follow(bridge: Bridge, settings: PgpoolSyncSettings, stop: asyncio.Event) -> None:
+async def serve_and_follow(
+    bridge: Bridge, settings: PgpoolSyncSettings, stop: asyncio.Event, notifier: Notifier
+) -> None:
     """Answer HTTP while the bridge follows; either failing ends both."""
     # Two polls that took their whole budget, and one interval: older evidence says nothing about now.
     max_age = 2 * settings.interval + 6 * settings.timeout
     registry = CollectorRegistry()
     registry.register(BridgeCollector(lambda: bridge.look, bridge.counts, boottime, max_age))
+    watchdog = Watchdog(notifier.watchdog, max_age)
     server = BridgeServer(lambda: readiness(bridge.look, boottime(), max_age), registry)
     listener = await server.listen(settings.listen) if settings.listen else None
     bad: BadInput | None = None
     try:
         async with asyncio.TaskGroup() as tasks:
-            reaper = tasks.create_task(server.reap())
-            await run_until(bridge, stop, settings.interval, boottime)
-            reaper.cancel()
+            beside = [
+                tasks.create_task(server.reap()),
+                tasks.create_task(keep_notified(notifier, watchdog, boottime)),
+            ]
+            await run_until(bridge, stop, settings.interval, boottime, lambda: watchdog.progress(boottime()))
+            notifier.stopping()
+            for task in beside:
+                task.cancel()
     except* BadInput as group:
         bad = next(error for error in group.exceptions if isinstance(error, BadInput))
     finally:

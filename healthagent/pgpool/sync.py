@@ -167,11 +167,14 @@ class Bridge:
         self._memory = noted(self._memory, action, self._clock(), self._policy, refusal)
 
 
-async def run_until(bridge: Bridge, stop: asyncio.Event, interval: float, clock: Clock) -> None:
-    """Step each `interval` seconds until `stop` is set. Raises BadInput."""
+async def run_until(
+    bridge: Bridge, stop: asyncio.Event, interval: float, clock: Clock, stepped: Callable[[], None]
+) -> None:
+    """Step each `interval` seconds until `stop` is set, and tell of each step's end. Raises BadInput."""
     while not stop.is_set():
         started_at = clock()
         await bridge.step()
+        stepped()
         rest = max(0.0, interval - (clock() - started_at))
         try:
             await asyncio.wait_for(stop.wait(), rest)

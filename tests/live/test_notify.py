@@ -12,6 +12,7 @@ from healthagent.clock import boottime
 from healthagent.demo.postgres import Node, until
 from healthagent.notify import SLACK
 from tests.bed.agent import Agent
+from tests.bed.command import healthagent
 from tests.bed.manager import Manager
 
 pytestmark = pytest.mark.live
@@ -125,3 +126,20 @@ def test_a_manager_that_is_away_harms_nothing(tmp_path: Path, postgres: Node) ->
         agent.wait_for("/primary", 200)
         assert agent.stop() == 0
     assert agent.log().count("cannot be notified") == 1
+
+
+def test_the_bridge_beside_pgpool(tmp_path: Path, manager: Manager) -> None:
+    """Which follows even where pgpool and the agents are away: that is no reason to restart it."""
+    options = (
+        "--agent=pg1=http://127.0.0.1:1",
+        "--pcp-host=127.0.0.1",
+        "--pcp-port=1",
+        "--listen=127.0.0.1:0",
+    )
+    environment = manager.environment(watchdog=PERIOD)
+    with healthagent(tmp_path / "bridge.log", "pgpool-sync", *options, **environment) as bridge:
+        manager.wait("READY=1")
+        assert longest_hunger(manager, LONG) < LONG / 2
+        bridge.terminate()
+        assert bridge.wait(10) == 0, (tmp_path / "bridge.log").read_text()
+    assert manager.states() == ["READY=1", "STOPPING=1"]
