@@ -16,6 +16,7 @@ from pathlib import Path
 
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
+from msgspec import Raw
 from prometheus_client import Histogram
 
 from . import __version__
@@ -39,6 +40,7 @@ from .kubernetes import NoApi, PodApi, RoleLabel, label_families
 from .listening import Inherited, Listening
 from .metrics import Metrics, Sources
 from .notify import Notifier, Watchdog, keep_notified
+from .openapi import description
 from .peers.addresses import Addresses
 from .peers.client import Entry, PeerClient
 from .peers.direct import Directs
@@ -149,6 +151,8 @@ class Agent:
         self.history = History(partial(standings, self.board), now)
         self.page = StatusPage(self.board, self.events, self.history, boottime, self.alarms)
         self.answers.urls = self.page.urls = _urls(settings)
+        described = Raw(description())
+        self.answers.documents["/openapi.json"] = lambda _now: described
         if self.label is not None:
             self.answers.label = self.label.status
         if self.keeper is not None:
