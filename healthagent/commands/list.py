@@ -4,11 +4,11 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from healthagent.commands.client import BadUrl, Unreachable, agent_url, ask, printable
+from healthagent.commands.watch import Watch
 
 COLUMNS = ("Member", "Host", "Role", "State", "TL", "Lag", "Writes", "Reads", "Reason")
 GREEN, RED, YELLOW, PLAIN = "\033[32m", "\033[31m", "\033[33m", "\033[0m"
@@ -32,7 +32,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--url", help="the agent (default: of the configuration, else 127.0.0.1:8008)")
     parser.add_argument("-c", "--config", metavar="FILE", help="the configuration that says where it listens")
-    parser.add_argument("--watch", action="store_true", help="again every second, until interrupted")
+    parser.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.set_defaults(command=run)
 
@@ -44,22 +44,19 @@ def run(arguments: argparse.Namespace) -> int:
     except BadUrl as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    while True:
-        try:
-            rows = rows_of(url)
-        except Unreachable as error:
-            sys.stderr.write(f"unreachable: {error}\n")
-            if not arguments.watch:
-                return 3
-            rows = []
-        if arguments.format == "json":
-            print(json.dumps(rows), flush=True)
-        else:
-            clear = "\033[H\033[J" if arguments.watch and sys.stdout.isatty() else ""
-            print(clear + table(rows, color=sys.stdout.isatty()), flush=True)
-        if not arguments.watch:
-            return 0
-        time.sleep(1)
+    if arguments.watch:
+        watch = Watch(url, lambda: rows_of(url), lambda rows, color: table(rows, color=color))
+        return watch.run(sys.stdout, as_json=arguments.format == "json")
+    try:
+        rows = rows_of(url)
+    except Unreachable as error:
+        sys.stderr.write(f"unreachable: {error}\n")
+        return 3
+    if arguments.format == "json":
+        print(json.dumps(rows))
+    else:
+        print(table(rows, color=sys.stdout.isatty()))
+    return 0
 
 
 def rows_of(url: str) -> list[Row]:

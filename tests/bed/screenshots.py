@@ -9,6 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from playwright.sync_api import FloatRect
+
 from healthagent.demo.binaries import Missing, find_binaries
 from healthagent.demo.cluster import Cluster
 from healthagent.demo.postgres import Node
@@ -22,7 +24,7 @@ WRITE = "INSERT INTO written SELECT repeat('x', 1000) FROM generate_series(1, 30
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pace", type=float, default=60.0, help="seconds of each scene (default 60)")
+    parser.add_argument("--pace", type=float, default=85.0, help="seconds of a scene (default 85)")
     arguments = parser.parse_args()
     found = find_binaries()
     if isinstance(found, Missing):
@@ -61,12 +63,13 @@ def live(cluster: Cluster, agents: list[Agent], chromium: Chromium, folder: Path
     pg1.rewind(pg2)
     pg2.wait_streaming(pg1, pg3)
     write(pg2, pace)
-    shoot(chromium, two, folder, "healthy")
+    shoot(chromium, two, folder / "status-page.png")
 
     pg3.promote()  # by mistake
     three.wait_for("/primary", 503, "lost_conflict", timeout=60)
     write(pg2, 0.5 * pace)
-    shoot(chromium, two, folder, "split-brain")
+    shoot(chromium, two, folder / "split-brain.png", dark=True)
+    shoot(chromium, two, folder / "split-brain-narrow.png", width=NARROW)
 
 
 def write(node: Node, seconds: float) -> None:
@@ -77,21 +80,16 @@ def write(node: Node, seconds: float) -> None:
         time.sleep(0.5)
 
 
-def shoot(chromium: Chromium, agent: Agent, folder: Path, name: str) -> None:
-    """Light, dark and narrow, the whole page."""
-    looks = (
-        ("light", WIDE, False),
-        ("dark", WIDE, True),
-        ("narrow", NARROW, False),
-        ("narrow-dark", NARROW, True),
-    )
-    for look, width, dark in looks:
-        page, complaints = chromium.page(f"{agent.url}/ui", width=width, dark=dark)
-        time.sleep(2.5)  # long enough to have been updated in place
-        path = folder / f"{name}-{look}.png"
-        page.screenshot(path=path, full_page=True)
-        print(f"{path}: {path.stat().st_size >> 10} kB", *complaints, sep="\n  ")
-        page.context.close()
+def shoot(chromium: Chromium, agent: Agent, path: Path, *, width: int = WIDE, dark: bool = False) -> None:
+    """Look at a page from its top to the end of the plot."""
+    page, complaints = chromium.page(f"{agent.url}/ui", width=width, dark=dark)
+    time.sleep(2.5)  # long enough to have been updated in place
+    end = page.locator("#hour").bounding_box()
+    assert end is not None, "the page has its plot"
+    clip: FloatRect = {"x": 0, "y": 0, "width": width, "height": end["y"] + end["height"] + 16}
+    page.screenshot(path=path, full_page=True, clip=clip)
+    print(f"{path}: {path.stat().st_size >> 10} kB", *complaints, sep="\n  ")
+    page.context.close()
 
 
 if __name__ == "__main__":
