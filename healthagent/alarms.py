@@ -1,12 +1,17 @@
 """What is wrong without changing a verdict: for the log, /status and a metric."""
 
 from .board import Board
+from .core.members import snapshot_of
+from .core.model import Instant, Role
 from .core.peer import Alarm, Peer
 
 
-def alarms_of(board: Board, state_error: str | None) -> list[str]:
+def alarms_of(board: Board, state_error: str | None, now: Instant) -> list[str]:
     """One sentence each, the same while nothing changes."""
     found = []
+    primaries = _primaries(board, now)
+    if len(primaries) > 1:
+        found.append(f"several primaries: {', '.join(primaries)}; stop all but the right one")
     if state_error is not None:
         found.append(f"state: {state_error}")
     failure = board.local.new_connection_failure
@@ -27,6 +32,20 @@ def alarms_of(board: Board, state_error: str | None) -> list[str]:
         if statement and peer.alarm is None and statement.name == board.identity.name:
             found.append(f"peer {peer.name}: another agent has this node's name; give each a name of its own")
     return found
+
+
+def _primaries(board: Board, now: Instant) -> list[str]:
+    """Every PostgreSQL in sight that is a primary, serving or refused, by its agent or itself."""
+    snapshots = {
+        peer.label: snapshot_of(peer, now, board.policy) for peer in board.peers.values() if peer.counts
+    }
+    if board.role(now) is Role.PRIMARY:
+        snapshots[board.identity.name] = board.local.snapshot
+    return [
+        f"{name} on timeline {snapshot.timeline}"
+        for name, snapshot in sorted(snapshots.items())
+        if snapshot is not None and snapshot.role is Role.PRIMARY
+    ]
 
 
 def _expected(peer: Peer, board: Board) -> bool:

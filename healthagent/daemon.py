@@ -395,7 +395,7 @@ class Agent:
 
     def alarms(self) -> list[str]:
         """What is wrong without changing a verdict, one sentence each."""
-        found = alarms_of(self.board, self.keeper.error if self.keeper else None)
+        found = alarms_of(self.board, self.keeper.error if self.keeper else None, boottime())
         return found + (self.label.alarms(boottime()) if self.label else [])
 
     def reload(self) -> None:

@@ -4,8 +4,9 @@ import pytest
 
 from healthagent.alarms import alarms_of
 from healthagent.board import Board, Identity
+from healthagent.core.model import Snapshot
 from healthagent.core.peer import Peer, Statement
-from tests.builders import NOW, failure, memory, policy, snap, statement
+from tests.builders import NOW, failure, follower, memory, policy, snap, statement
 
 ME = "start of pg1"
 
@@ -54,15 +55,33 @@ def board(entry: str, said: Statement, discovered: bool = False) -> Board:
     ],
 )
 def test_alarms_about_peers(entry: str, said: Statement, discovered: bool, alarms: list[str]) -> None:
-    assert alarms_of(board(entry, said, discovered), None) == alarms
+    assert alarms_of(board(entry, said, discovered), None, NOW) == alarms
 
 
 def test_alarms_about_this_node() -> None:
     made = board("pg2", statement("pg2"))
     made.observe(snap(missing=("pg_stat_replication",)), NOW)
     made.observe_new_connection(failure(detail="connection refused"), NOW)
-    assert alarms_of(made, "/var/lib/x: disk full") == [
+    assert alarms_of(made, "/var/lib/x: disk full", NOW) == [
         "state: /var/lib/x: disk full",
         "postgres: new connections fail: connection refused",
         "postgres: the probe's role may not see pg_stat_replication; see `healthagent sql`",
     ]
+
+
+@pytest.mark.parametrize(
+    ("own", "of_peer", "age", "alarms"),
+    [
+        pytest.param(snap(timeline=2), snap(timeline=1, age=0.3), 0, True, id="two primaries, one stale"),
+        pytest.param(snap(timeline=2), snap(timeline=1, age=0.3), 2.0, False, id="not heard any more"),
+        pytest.param(snap(timeline=2), follower(), 0, False, id="a primary and its replica"),
+        pytest.param(follower(), snap(timeline=2, age=0.3), 0, False, id="a replica and its primary"),
+    ],
+)
+def test_several_primaries_in_sight_are_an_alarm(
+    own: Snapshot, of_peer: Snapshot, age: float, alarms: bool
+) -> None:
+    made = board("pg2", statement("pg2", of_peer))
+    made.observe(own, NOW)
+    sentence = "several primaries: pg1 on timeline 2, pg2 on timeline 1; stop all but the right one"
+    assert alarms_of(made, None, NOW + age) == ([sentence] if alarms else [])
