@@ -10,6 +10,7 @@ import pytest
 from healthagent.clock import boottime
 from healthagent.demo.postgres import Node, until
 from tests.bed.agent import Agent
+from tests.bed.sampler import Sampler
 from tests.bed.systemd import ROOT, USER, Systemd, missing
 
 pytestmark = pytest.mark.live
@@ -110,15 +111,58 @@ def test_a_life_in_the_sandbox(systemd: Systemd, agent: Agent) -> None:
     assert lines[-1]["reason"] == "stopping", lines
 
 
-def test_a_reload(systemd: Systemd, agent: Agent) -> None:
+def test_a_hangup_takes_what_can_change(systemd: Systemd, agent: Agent) -> None:
     systemd.ctl("start", AGENT)
     pid = systemd.show(AGENT, "MainPID")
     agent.change({"drain": "4s"})
     systemd.write("/etc/healthagent.yaml", json.dumps(agent.settings))
-    systemd.ctl("reload", AGENT)
+    systemd.ctl("kill", "--signal=HUP", "--kill-who=main", AGENT)
     until(lambda: "reloaded: drain" in log(systemd), 10.0, "the new drain is in force")
     until(lambda: systemd.show(AGENT, "ActiveState") == {"ActiveState": "active"}, 10.0, "it is active again")
     assert systemd.show(AGENT, "MainPID") == pid
+
+
+def test_a_reload_puts_another_process_in_its_place(systemd: Systemd, agent: Agent, tmp_path: Path) -> None:
+    systemd.drop_in(AGENT, OUTPUT + "WatchdogSec=3\n")
+    systemd.ctl("start", AGENT)
+    agent.wait_for("/primary", 200)
+    old = systemd.show(AGENT, "MainPID")["MainPID"]
+    sampler = Sampler((), agent.host, agent.port, tmp_path / "samples")
+    until(lambda: bool(sampler.samples()), 10.0, "it is sampled")
+    try:
+        agent.change({"cluster": "main", "takeover_after": "11s"})
+        systemd.write("/etc/healthagent.yaml", json.dumps(agent.settings))
+        systemd.ctl("reload", AGENT)
+        new = systemd.show(AGENT, "MainPID")["MainPID"]
+        assert new != old, log(systemd)
+        until(lambda: not systemd.path(f"/proc/{old}").exists(), 10.0, "the old process has ended")
+        until(six_seconds_later(), 30.0, "two watchdogs have passed")
+    finally:
+        samples = sampler.stop()
+    assert [one for one in samples if one.status != 200] == []
+    assert systemd.show(AGENT, "MainPID", "NRestarts", "ActiveState") == {
+        "MainPID": new,
+        "NRestarts": "0",
+        "ActiveState": "active",
+    }
+    systemd.run("kill", "-KILL", new)  # systemd looks after the new one as it did after the old
+    again = {"NRestarts": "1", "ActiveState": "active"}  # active: it listens
+    until(lambda: systemd.show(AGENT, *again) == again, 30.0, "it is started anew")
+    agent.wait_for("/primary", 200)
+
+
+def test_a_reload_that_cannot_be_fails_and_changes_nothing(systemd: Systemd, agent: Agent) -> None:
+    systemd.ctl("start", AGENT)
+    agent.wait_for("/primary", 200)
+    pid = systemd.show(AGENT, "MainPID")
+    systemd.write("/etc/healthagent.yaml", "drain: soon\n")
+    assert systemd.ctl("reload", AGENT, check=False).returncode != 0
+    assert "/etc/healthagent.yaml:1: drain: want a duration" in log(systemd)
+    systemd.write("/etc/healthagent.yaml", json.dumps({**agent.settings, "name": "other"}))
+    assert systemd.ctl("reload", AGENT, check=False).returncode != 0
+    assert "--replace: pg1 of cluster main runs here, and not other" in log(systemd)
+    assert systemd.show(AGENT, "MainPID", "ActiveState") == {**pid, "ActiveState": "active"}
+    assert agent.get("/primary").status == 200
 
 
 def test_a_loop_that_stands_still_is_restarted(systemd: Systemd, agent: Agent) -> None:
