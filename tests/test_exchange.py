@@ -257,3 +257,38 @@ def test_the_largest_counter_costs_nothing(here: Agent, there: Agent) -> None:
     huge = encode(replace(decode(body), counter=MOST))
     there.exchange.receive(huge, there.exchange._sign(huge))
     assert there.exchange._read["pg1"].seen == 1
+
+
+# A successor of the same start.
+
+
+def succeeded(before: Agent) -> Agent:
+    """Another process that goes on where this one ended."""
+    after = Agent(before.name, before.start)
+    after.exchange.go_on(before.exchange.kept())
+    return after
+
+
+def test_a_successor_counts_on_and_is_no_new_start(here: Agent, there: Agent) -> None:
+    here.reads(there.answers(here.asks(there, 1.0), 1.1))
+    after = succeeded(here)
+    question = after.asks(there, 2.0)
+    assert decode(question[0]).counter == decode(here.asks(there, 2.0)[0]).counter
+    assert there.reads(question) == 1.1  # believed: it echoes what its predecessor had read
+
+
+def test_a_successor_dates_the_answer_to_its_predecessor_s_question(here: Agent, there: Agent) -> None:
+    answer = there.answers(here.asks(there, 1.0), 1.1)
+    assert succeeded(here).reads(answer) == 1.0
+
+
+def test_what_its_predecessor_read_stays_a_replay(here: Agent, there: Agent) -> None:
+    old = [there.answers(here.asks(there, now), now) for now in (1.0, 2.0, 3.0)]
+    here.reads(old[0])
+    here.reads(old[2])
+    after = succeeded(here)
+    for read in (old[0], old[2]):
+        with pytest.raises(Replayed):
+            after.reads(read)
+    with pytest.raises(Overtaken):
+        after.reads(old[1])

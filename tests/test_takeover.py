@@ -35,9 +35,9 @@ from healthagent.takeover import (
     Refused,
     TakeoverFailed,
     bind,
-    channel,
     knowledge,
 )
+from healthagent.takeover import giver as giving
 from healthagent.takeover.channel import LENGTH, MOST_BYTES, Channel
 from healthagent.takeover.messages import (
     VERSION,
@@ -63,7 +63,7 @@ SOON = 5.0  # seconds: nothing here waits for it to pass
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Channel, Channel]]:
     """Both ends of one conversation; that neither process ends is known at once."""
-    monkeypatch.setattr(channel, "DEATH_WITHIN", 0.0)
+    monkeypatch.setattr(giving, "DEATH_WITHIN", 0.0)
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     found = Channel(one), Channel(other)
     yield found

@@ -41,7 +41,8 @@ class Gone(TakeoverFailed):
 class Channel:
     """One conversation. Received descriptors stay in `descriptors`, in order, until somebody takes them."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, death_within: float = 0.0) -> None:
+        self.death_within = death_within  # seconds from a hang-up: only where it matters whether it died
         self.pid, self.uid = other_end(connection)
         self.descriptors: deque[int] = deque()
         self._socket = connection
@@ -159,7 +160,7 @@ class Channel:
         return found
 
     def _ended(self, why: str) -> TakeoverFailed:
-        if self.is_dead(DEATH_WITHIN):
+        if self.is_dead(self.death_within):
             return Gone(f"process {self.pid} has ended")
         return TakeoverFailed(why)
 

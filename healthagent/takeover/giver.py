@@ -16,7 +16,7 @@ from ..core.model import Instant
 from ..notify import Notifier
 from ..offloop import call
 from ..server.http import Surface
-from .channel import MOST_DESCRIPTORS, Channel, Gone, Refused, TakeoverFailed
+from .channel import DEATH_WITHIN, MOST_DESCRIPTORS, Channel, Gone, Refused, TakeoverFailed
 from .knowledge import Holders
 from .messages import (
     VERSION,
@@ -214,6 +214,7 @@ class Giver:
         """The commit, and what follows from it: this process answers nobody any more."""
         parts = self._parts
         channel.send(Go(), STILL)  # what could not be sent was not said
+        channel.death_within = DEATH_WITHIN
         try:
             channel.receive(Serving, SERVES_WITHIN)
         except Gone as error:

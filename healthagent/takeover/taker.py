@@ -12,7 +12,7 @@ from .. import __version__
 from ..listening import Inherited
 from ..offloop import call
 from . import knowledge
-from .channel import Channel, Gone, Refused, TakeoverFailed
+from .channel import DEATH_WITHIN, Channel, Gone, Refused, TakeoverFailed
 from .giver import ANSWER_WITHIN, QUIET_WITHIN, STILL
 from .knowledge import Known
 from .messages import (
@@ -133,7 +133,7 @@ def reach(directory: Path, name: str, cluster: str) -> Predecessor | None:
     connection = connect(directory)
     if connection is None:
         return None
-    channel = Channel(connection)
+    channel = Channel(connection, DEATH_WITHIN)
     try:
         if channel.uid != os.geteuid():
             raise Refused(f"the running agent belongs to user {channel.uid}, you are {os.geteuid()}")
