@@ -19,7 +19,13 @@ RUN site=$(/opt/healthagent/bin/python -c "import sysconfig; print(sysconfig.get
 
 ARG BASE_IMAGE=python:3.12-slim
 FROM ${BASE_IMAGE}
+ARG BASE_IMAGE
+ARG VERSION=0.1.0
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="healthagent" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}" \
       org.opencontainers.image.description="HTTP health checks for PostgreSQL nodes that never send writes to two primaries" \
       org.opencontainers.image.licenses="PostgreSQL"
 COPY --from=build /opt/healthagent /opt/healthagent

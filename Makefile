@@ -6,6 +6,7 @@ LOCKS := requirements/run.txt requirements/build.txt requirements/demo.txt
 COMPILE = .cache/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
           --no-emit-index-url --no-header --no-annotate $(ARGS)
 IMAGE ?= healthagent
+LABELS = --build-arg REVISION=$(or $(shell git rev-parse HEAD 2>/dev/null),unknown)
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read -r target words; do \
@@ -44,9 +45,9 @@ figures: .venv/dev.stamp system-packages ## measure how long a change of the pri
 	$(BIN)/python -m bench.figures $(ARGS)
 
 image: ## build the container image with buildah, podman or docker (IMAGE=name)
-	@if command -v buildah >/dev/null; then buildah bud --format docker -t "$(IMAGE)" $(ARGS) .; \
-	elif command -v podman >/dev/null; then podman build --format docker -t "$(IMAGE)" $(ARGS) .; \
-	elif command -v docker >/dev/null; then docker build -t "$(IMAGE)" $(ARGS) .; \
+	@if command -v buildah >/dev/null; then buildah bud --format docker -t "$(IMAGE)" $(LABELS) $(ARGS) .; \
+	elif command -v podman >/dev/null; then podman build --format docker -t "$(IMAGE)" $(LABELS) $(ARGS) .; \
+	elif command -v docker >/dev/null; then docker build -t "$(IMAGE)" $(LABELS) $(ARGS) .; \
 	else echo "make image needs buildah, podman or docker: apt-get install -y buildah" >&2; exit 1; fi
 
 lock: .cache/uv/bin/uv ## pin requirements/*.txt for what pyproject.toml asks (newest versions: ARGS=--upgrade)

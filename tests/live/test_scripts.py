@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).parents[2]
 def test_shellcheck_finds_nothing() -> None:
     if shutil.which("shellcheck") is None:
         pytest.fail("shellcheck is missing: run `apt-get install -y shellcheck` as root", pytrace=False)
-    folders = ("scripts", "pgpool", "keepalived", "fencing", "bench", "tests")
+    folders = ("scripts", "pgpool", "keepalived", "fencing", "kubernetes", "bench", "tests")
     scripts = [path for folder in folders for path in (CHECKOUT / folder).rglob("*.sh")]
     checked = subprocess.run(
         ["shellcheck", CHECKOUT / ".ci" / "run", *scripts], capture_output=True, text=True
