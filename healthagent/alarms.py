@@ -12,6 +12,10 @@ def alarms_of(board: Board, state_error: str | None, now: Instant) -> list[str]:
     primaries = _primaries(board, now)
     if len(primaries) > 1:
         found.append(f"several primaries: {', '.join(primaries)}; stop all but the right one")
+    override = board.memory.override
+    if override is not None:
+        now_is = "on: rules are set aside" if override.on else "off"
+        found.append(f"override: /primary is forced {now_is}, by {override.said}")
     if state_error is not None:
         found.append(f"state: {state_error}")
     failure = board.local.new_connection_failure

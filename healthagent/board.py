@@ -26,7 +26,7 @@ from .core.model import Failure, Instant, Local, Reason, Role, Snapshot, Tag, Ve
 from .core.peer import Alarm, Call, Peer, Served, Source, Statement
 from .core.primary import decide_primary
 from .core.replica import PLAIN, Ask, decide_replica, decide_sync
-from .core.view import Maintenance, Memory, Policy, View
+from .core.view import Maintenance, Memory, Override, Policy, View
 from .wire import MAX_SENTENCE, CandidateSaid, HighWaterSaid, Message, ServedSaid, SightSaid, said_of
 
 SETTLED = 0.05  # seconds for which a memory without new evidence is reused: time only ever relaxes it
@@ -59,6 +59,8 @@ class Board:
         self.stopping = False
         self.addresses: Mapping[str, frozenset[tuple[str, int]]] = {}
         self.evidence_version = 0  # grows with each piece of evidence: a rendered body is good until then
+        # as an operator left them; the memory has None instead once they have ended by themselves
+        self.operated: tuple[Maintenance | None, Override | None] = (memory.maintenance, memory.override)
         self._looked_at: Instant = float("-inf")
 
     # Evidence comes in.
@@ -255,6 +257,13 @@ class Board:
 
     def maintain(self, maintenance: Maintenance | None, now: Instant) -> None:
         self.memory = replace(self.memory, maintenance=maintenance)
+        self.operated = (maintenance, self.operated[1])
+        self._changed(now)
+
+    def force(self, override: Override | None, now: Instant) -> None:
+        """Put an operator's verdict on /primary in place of the rules', or take it back."""
+        self.memory = replace(self.memory, override=override)
+        self.operated = (self.operated[0], override)
         self._changed(now)
 
     def forgive(self, now: Instant) -> list[str]:

@@ -7,33 +7,49 @@ leave a mark in the headers, and are believed with the token only.
 
 import hmac
 import ipaddress
+import logging
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from aiohttp.web_request import BaseRequest
 from msgspec import Meta, Struct
 
 from .board import Board
+from .core.forced import objection
 from .core.model import Instant
-from .core.view import Maintenance
+from .core.view import Maintenance, Override
 from .events import Events, Kind
 from .server.answers import Answer, refusal
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 MAX_BODY = 4096  # bytes
 LONGEST = 366 * 86400.0  # seconds of one maintenance
+LONGEST_ON = 3600.0  # seconds for which an operator's word may stand in for the rules
 FROM_ELSEWHERE = ("Origin", "Forwarded", "X-Forwarded-For", "Via")  # whom loopback speaks for
+
+
+Said = Annotated[str, Meta(max_length=200)]  # a person's name, or why: told on, so bounded
 
 
 class MaintenanceAsked(Struct, frozen=True, forbid_unknown_fields=True):
     on: bool
     seconds: Annotated[float, Meta(gt=0, le=LONGEST)] | None = None  # absent: until somebody ends it
+    who: Said = ""
+    why: Said = ""
 
 
 class OverrideAsked(Struct, frozen=True, forbid_unknown_fields=True):
-    clear: bool  # forget that a newer timeline was served, and an unresolved conflict, on this node
+    """One of clear, primary and end."""
+
+    clear: bool = False  # forget that a newer timeline was served, and an unresolved conflict, on this node
+    primary: Literal["on", "off"] | None = None  # the verdict on /primary for so many seconds
+    seconds: Annotated[float, Meta(gt=0, le=LONGEST)] | None = None
+    end: bool = False  # leave the verdict to the rules again
+    who: Said = ""
+    why: Said = ""
 
 
 class Control:
@@ -46,34 +62,63 @@ class Control:
         self._events = events
 
     async def maintenance(self, request: BaseRequest) -> Answer:
-        """POST /maintenance {"on": true, "seconds": 3600}."""
+        """POST /maintenance {"on": true, "seconds": 3600, "who": "alice", "why": "new kernel"}."""
         asked = await self._asked(request, MaintenanceAsked)
         if isinstance(asked, Answer):
             return asked
-        now = self._clock()
+        now, who, why = self._clock(), _line(asked.who), _line(asked.why)
         until = None if asked.seconds is None else now + asked.seconds
-        self.board.maintain(Maintenance(until) if asked.on else None, now)
+        self.board.maintain(Maintenance(until, who, why) if asked.on else None, now)
         how_long = "until somebody ends it" if asked.seconds is None else f"for {asked.seconds:g} s"
-        self._events.add(
-            Kind.MAINTENANCE,
-            now,
-            reason="on" if asked.on else "off",
-            detail=how_long if asked.on else "",
-            who=_who(request),
-        )
+        detail = how_long if asked.on else ""
+        self._tell(Kind.MAINTENANCE, "on" if asked.on else "off", detail, who, why, request)
         return Answer(HTTPStatus.OK, msgspec.json.encode({"on": asked.on, "seconds": asked.seconds}))
 
     async def override(self, request: BaseRequest) -> Answer:
-        """POST /override {"clear": true}."""
+        """POST /override {"clear": true}, {"primary": "on", "seconds": 300, "why": "x"} or {"end": true}."""
         asked = await self._asked(request, OverrideAsked)
         if isinstance(asked, Answer):
             return asked
-        now = self._clock()
+        if asked.primary is not None:
+            return self._force(asked, request)
+        now, who, why = self._clock(), _line(asked.who), _line(asked.why)
+        if asked.end:
+            ended = self.board.memory.override is not None
+            self.board.force(None, now)
+            self._tell(Kind.OVERRIDE, "end", "" if ended else "there was none", who, why, request)
+            return Answer(HTTPStatus.OK, msgspec.json.encode({"ended": ended}))
         cleared = self.board.forgive(now) if asked.clear else []
         if asked.clear:
             what = f"cleared {', '.join(cleared)}" if cleared else "there was nothing to clear"
-            self._events.add(Kind.OVERRIDE, now, reason="clear", detail=what, who=_who(request))
+            self._tell(Kind.OVERRIDE, "clear", what, who, why, request)
         return Answer(HTTPStatus.OK, msgspec.json.encode({"cleared": cleared}))
+
+    def _force(self, asked: OverrideAsked, request: BaseRequest) -> Answer:
+        now, on, board = self._clock(), asked.primary == "on", self.board
+        if asked.seconds is None or (on and asked.seconds > LONGEST_ON):
+            most = f" of at most {LONGEST_ON:g}" if on else ""
+            return refusal(
+                HTTPStatus.BAD_REQUEST, f"seconds: want a number{most}: an override ends by itself"
+            )
+        who, why, snapshot = _line(asked.who), _line(asked.why), board.local.snapshot
+        if on and not why:
+            return refusal(HTTPStatus.BAD_REQUEST, "why: an override that permits needs a reason")
+        timeline = snapshot.timeline if snapshot else None
+        why_not = objection(board.view(now), board.policy) if on else None
+        if why_not is not None:
+            return refusal(HTTPStatus.CONFLICT, why_not)
+        board.force(Override(on, now, now + asked.seconds, timeline, who, why), now)
+        self._tell(Kind.OVERRIDE, f"primary {asked.primary}", f"for {asked.seconds:g} s", who, why, request)
+        return Answer(
+            HTTPStatus.OK, msgspec.json.encode({"primary": asked.primary, "seconds": asked.seconds})
+        )
+
+    def _tell(self, kind: Kind, what: str, detail: str, who: str, why: str, request: BaseRequest) -> None:
+        """In the log and the events: what was done, who says that it was them, and from where."""
+        place = request.remote or "the control socket"  # which has no address
+        person = f"{who} at {place}" if who else place
+        log.warning("%s %s by %s: %s%s", kind, what, person, detail or "done", f" ({why})" if why else "")
+        self._events.add(kind, self._clock(), reason=what, detail=detail, who=person, why=why or None)
 
     async def _asked(self, request: BaseRequest, kind: type[T]) -> T | Answer:
         refused = self._refused(request)
@@ -115,9 +160,9 @@ class Control:
         return self.token is not None and hmac.compare_digest(given, f"Bearer {self.token}".encode())
 
 
-def _who(request: BaseRequest) -> str:
-    """From where an operator spoke: the address, or the socket, which has none."""
-    return request.remote or "the control socket"
+def _line(text: str) -> str:
+    """One printable line: it goes to logs, terminals and the answers of every check."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def _is_loopback(address: str) -> bool:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import ssl
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
@@ -98,7 +99,7 @@ class Agent:
                 tags=settings.tags,
             ),
             policy_of(settings),
-            recall(stored, boot, now),
+            recall(stored, boot, now, time.time()),
             [Peer(entry.name, witness=entry.witness) for entry in settings.peers],
         )
         self.names = Names(boottime)
@@ -353,6 +354,7 @@ class Agent:
             return
         serving, role = self.board.memory.serving, self.board.role(now)
         changed = self.journal.note(now)
+        self.journal.note_ends(now)
         self.journal.note_alarms(self.alarms(), now)
         self.history.look(now)
         if changed or role is not self._role or serving != self.board.memory.serving:

@@ -6,6 +6,7 @@ from collections import Counter
 from msgspec import Struct
 
 from .board import Board
+from .core.forced import serving_elsewhere
 from .core.model import Instant, Verdict
 from .events import Events, Kind
 
@@ -59,6 +60,23 @@ class Journal:
                 extra={"kind": kind, "ok": verdict.ok, "reason": verdict.reason.value},
             )
         return changed
+
+    def note_ends(self, now: Instant) -> None:
+        """Tell when what an operator asked for has ended by itself."""
+        board = self._board
+        maintenance, override = board.operated
+        if maintenance is not None and board.memory.maintenance is None:
+            log.warning("maintenance is over: its time is up")
+            self._events.add(Kind.MAINTENANCE, now, reason="over", detail="its time is up")
+        if override is not None and board.memory.override is None:
+            why = "its time is up" if now >= override.until else self._revoked(now)
+            log.warning("override of /primary is over: %s", why)
+            self._events.add(Kind.OVERRIDE, now, reason="over", detail=why)
+        board.operated = (board.memory.maintenance, board.memory.override)
+
+    def _revoked(self, now: Instant) -> str:
+        other = serving_elsewhere(self._board.view(now), self._board.policy)
+        return "PostgreSQL has changed its role or timeline" if other is None else f"{other} answers 200"
 
     def note_alarms(self, alarms: list[str], now: Instant) -> None:
         """Log an alarm when it begins, and when it has been away for a while: it may come with every poll."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -102,7 +103,7 @@ class Keeper:
     async def _save(self) -> None:
         now = self._clock()
         memory = self._memory(now)
-        wanted = stored_of(memory, self.board.identity.cluster, self._boot, now, tuple(self.history))
+        wanted = self._stored_of(memory, now)
         try:
             await call(lambda: save(self._directory, wanted), "disk")
         except (StateError, OSError) as error:
@@ -118,9 +119,13 @@ class Keeper:
         memory = self.board.memory
         return memory if waiting is None else raise_high_water(memory, waiting, saved=False)
 
+    def _stored_of(self, memory: Memory, now: Instant) -> Stored:
+        cluster, history = self.board.identity.cluster, tuple(self.history)
+        return stored_of(memory, cluster, self._boot, now, history, time.time())
+
     def _wanted(self, now: Instant) -> Stored | None:
         memory = self._memory(now)
-        wanted = stored_of(memory, self.board.identity.cluster, self._boot, now, tuple(self.history))
+        wanted = self._stored_of(memory, now)
         stored = self._stored
         if stored is None:
             return wanted
@@ -128,6 +133,9 @@ class Keeper:
             return wanted
         served, kept = wanted.served, stored.served
         overdue = served is not None and kept is not None and served.at - kept.at >= SAVE_SERVED_EVERY
+        # what is left of it after a reboot is counted from here
+        counting = (wanted.maintenance and wanted.maintenance.until) or wanted.override
+        overdue = overdue or (counting is not None and now - stored.saved_at >= SAVE_SERVED_EVERY)
         return wanted if overdue else None
 
 
@@ -144,5 +152,6 @@ def _without_instants(stored: Stored) -> tuple[object, ...]:
         stored.yields_to,
         stored.forgiven,
         stored.maintenance,
+        stored.override,
         stored.history,
     )

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from . import __version__
 from .board import Board
+from .core.forced import override_of
 from .core.members import heard, snapshot_of
 from .core.model import Instant, Role, Snapshot, Verdict
 from .core.replica import lag_bytes, lag_seconds
@@ -98,6 +99,7 @@ class Metrics(Collector):
         view = board.view(now)
         for family in chain(
             _verdicts(verdicts),
+            _operated(view),
             _postgres(board, view),
             self.probe_duration.collect(),
             _cluster(board, view),
@@ -142,6 +144,29 @@ def _verdicts(verdicts: Mapping[str, Verdict]) -> Iterator[Metric]:
         "1 for the rule that decides now, for each kind of check.",
         ("kind", "reason"),
         [((kind, verdict.reason), 1) for kind, verdict in verdicts.items()],
+    )
+
+
+def _operated(view: View) -> Iterator[Metric]:
+    """What an operator has put in force here."""
+    now, maintenance, override = view.now, view.memory.maintenance, override_of(view)
+    on = maintenance is not None and (maintenance.until is None or now < maintenance.until)
+    yield _one("maintenance", "1 while an operator has taken this node out of service.", on)
+    yield _one(
+        "maintenance_remaining_seconds",
+        "Time until maintenance ends by itself; no sample when somebody must end it.",
+        maintenance.until - now if on and maintenance and maintenance.until is not None else None,
+    )
+    yield _gauge(
+        "override",
+        "1 while an operator's word on /primary is in force: on sets rules aside.",
+        ("verdict",),
+        [((word,), override is not None and override.on is (word == "on")) for word in ("on", "off")],
+    )
+    yield _one(
+        "override_remaining_seconds",
+        "Time until the override ends by itself.",
+        override.until - now if override else None,
     )
 
 

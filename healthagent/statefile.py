@@ -7,6 +7,7 @@ clients were sent elsewhere.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from msgspec import Meta, Struct
 
 from .core.model import Instant
 from .core.peer import Candidate, Served
-from .core.view import Conflict, Maintenance, Memory, Rival
+from .core.view import Conflict, Maintenance, Memory, Override, Rival
 
 VERSION = 1
 MAX_BYTES = 1024 * 1024
@@ -59,6 +60,8 @@ class Stored(Struct, frozen=True, omit_defaults=True):
     yields_to: Candidate | None = None
     forgiven: tuple[int, int] | None = None
     maintenance: Maintenance | None = None
+    override: Override | None = None  # never one that says on: a restart must not permit
+    saved_wall: float | None = None  # UNIX time: only to count the time that the machine was off
     history: tuple[Switch, ...] = ()
 
 
@@ -119,7 +122,14 @@ def save(directory: Path, stored: Stored) -> None:
         raise StateError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def stored_of(memory: Memory, cluster: str, boot: str, now: Instant, history: tuple[Switch, ...]) -> Stored:
+def stored_of(
+    memory: Memory,
+    cluster: str,
+    boot: str,
+    now: Instant,
+    history: tuple[Switch, ...],
+    wall: float | None = None,
+) -> Stored:
     """What of the memory is worth keeping."""
     return Stored(
         cluster=cluster,
@@ -131,12 +141,14 @@ def stored_of(memory: Memory, cluster: str, boot: str, now: Instant, history: tu
         yields_to=memory.yields_to,
         forgiven=memory.forgiven,
         maintenance=memory.maintenance,
+        override=None if memory.override is None or memory.override.on else memory.override,
+        saved_wall=wall,
         history=history,
     )
 
 
-def recall(stored: Stored | None, boot: str, now: Instant) -> Memory:
-    """The memory that an agent starts with."""
+def recall(stored: Stored | None, boot: str, now: Instant, wall: float | None = None) -> Memory:
+    """The memory that an agent starts with; `wall` is the UNIX time of `now`."""
     if stored is None:
         return Memory(started_at=now)
     mark = {int(identifier): timeline for identifier, timeline in stored.high_water.items()}
@@ -149,7 +161,8 @@ def recall(stored: Stored | None, boot: str, now: Instant) -> Memory:
         conflict=_recalled(stored.conflict, now),
         yields_to=stored.yields_to,
         forgiven=stored.forgiven,
-        maintenance=stored.maintenance if same_boot else _restarted(stored, now),
+        maintenance=stored.maintenance if same_boot else _restarted(stored, now, wall),
+        override=stored.override if same_boot else _forced_since_the_boot(stored, now, wall),
     )
 
 
@@ -161,9 +174,24 @@ def _recalled(conflict: Conflict | None, now: Instant) -> Conflict | None:
     return Conflict(rivals, conflict.signals, conflict.winner)
 
 
-def _restarted(stored: Stored, now: Instant) -> Maintenance | None:
-    """The boot clock began anew: what was left when the file was written is still to be waited."""
+def _restarted(stored: Stored, now: Instant, wall: float | None) -> Maintenance | None:
     kept = stored.maintenance
     if kept is None or kept.until is None:
         return kept
-    return Maintenance(now + max(0.0, kept.until - stored.saved_at))
+    return replace(kept, until=now + _left(kept.until, stored, wall))
+
+
+def _forced_since_the_boot(stored: Stored, now: Instant, wall: float | None) -> Override | None:
+    kept = stored.override
+    return None if kept is None else replace(kept, since=now, until=now + _left(kept.until, stored, wall))
+
+
+def _left(until: Instant, stored: Stored, wall: float | None) -> float:
+    """Seconds left of what an operator asked for: the boot clock has begun anew.
+
+    What was left when the file was written, without the time that the machine was off: only the wall
+    clock has counted that. It makes this shorter and never longer: one that was set back costs that time.
+    """
+    left = max(0.0, until - stored.saved_at)
+    was_off = 0.0 if wall is None or stored.saved_wall is None else max(0.0, wall - stored.saved_wall)
+    return max(0.0, left - was_off)

@@ -322,6 +322,7 @@ class Agent:
             memory.yields_to,
             memory.forgiven,
             memory.maintenance,
+            memory.override,
         )
         if kept == self._kept_last and not waits:
             return

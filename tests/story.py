@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
+from healthagent.core.forced import objection
 from healthagent.core.model import LagLimit, Role, Verdict
-from healthagent.core.view import Maintenance, Policy
+from healthagent.core.view import Maintenance, Override, Policy
 from tests.agent import Agent
 from tests.builders import OTHER_SYSTEM
 from tests.world import World
@@ -139,6 +140,20 @@ class Story:
     def do_maintenance(self, name: str, state: str) -> None:
         agent = self.world.agents[name]
         agent.board.maintain(Maintenance(None) if state == "on" else None, agent.now)
+        agent.look()
+
+    def do_force(self, name: str, word: str, *how: str) -> None:
+        """force pg1 on|off|end [for=SECONDS]: an operator's verdict on /primary, an hour by default."""
+        agent = self.world.agents[name]
+        board, now = agent.board, agent.now
+        seconds = next((float(one[4:]) for one in how if one.startswith("for=")), 3600.0)
+        why_not = objection(board.view(now), board.policy) if word == "on" else None
+        if why_not is not None:
+            self._say(f"{name} is not forced on: {why_not}")
+            return
+        timeline = board.local.snapshot.timeline if board.local.snapshot else None
+        override = Override(word == "on", now, now + seconds, timeline, "alice", "the story says so")
+        board.force(None if word == "end" else override, now)
         agent.look()
 
     def do_stop(self, name: str) -> None:

@@ -12,6 +12,7 @@ from aiohttp.web_request import BaseRequest
 
 from healthagent.board import Board
 from healthagent.control import MAX_BODY, Control, _is_loopback
+from healthagent.core.model import Role
 from healthagent.core.view import Maintenance
 from healthagent.events import Events
 from healthagent.server.answers import Answers
@@ -99,6 +100,55 @@ async def test_override_says_what_it_cleared(desk: Desk) -> None:
     assert desk.board.primary(START).reason == "primary"
 
 
+async def test_a_verdict_is_forced_and_left_to_the_rules_again(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    off = {"primary": "off", "seconds": 60, "who": "alice", "why": "a\nlong\x1b[31m story"}
+    assert await desk.post("/override", off) == (200, {"primary": "off", "seconds": 60.0})
+    assert desk.board.primary(START).detail == "alice (a long [31m story) took writes away from this node"
+    assert await desk.post("/override", {"end": True}) == (200, {"ended": True})
+    assert desk.board.primary(START).reason == "primary"
+    assert await desk.post("/override", {"end": True}) == (200, {"ended": False})
+    desk.board.memory = replace(desk.board.memory, high_water={SYSTEM: 4})
+    on = {"primary": "on", "seconds": 3600, "why": "fire"}
+    assert await desk.post("/override", on, unix=True) == (200, {"primary": "on", "seconds": 3600.0})
+    assert desk.board.primary(START + 3599).reason != "primary"
+    assert desk.board.memory.override is not None
+    assert [(event.reason, event.who, event.why) for event in desk.events.newest(9)] == [
+        ("primary off", "alice at 127.0.0.1", "a long [31m story"),
+        ("end", "127.0.0.1", None),
+        ("end", "127.0.0.1", None),
+        ("primary on", "the control socket", "fire"),
+    ]
+    assert "override primary on by the control socket: for 3600 s (fire)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        pytest.param({"primary": "on", "seconds": 3601, "why": "x"}, 400, "at most 3600", id="on: too long"),
+        pytest.param({"primary": "on", "why": "x"}, 400, "at most 3600", id="on: without an end"),
+        pytest.param({"primary": "on", "seconds": 60}, 400, "why: ", id="on: without a reason"),
+        pytest.param({"primary": "on", "seconds": 60, "why": " \n"}, 400, "why: ", id="on: an empty reason"),
+        pytest.param({"primary": "off"}, 400, "seconds: ", id="off: without an end"),
+        pytest.param({"primary": "yes", "seconds": 60}, 400, "body: ", id="neither on nor off"),
+        pytest.param({"primary": "off", "seconds": 60, "who": "x" * 201}, 400, "body: ", id="a long name"),
+    ],
+)
+async def test_an_override_that_is_not_taken(desk: Desk, body: object, status: int, said: str) -> None:
+    got, answer = await desk.post("/override", body)
+    assert got == status
+    assert said in answer["error"]
+    assert desk.board.memory.override is None
+
+
+async def test_a_replica_is_not_forced_on(desk: Desk) -> None:
+    desk.board.observe(replace(PRIMARY, role=Role.REPLICA), START)
+    got, answer = await desk.post("/override", {"primary": "on", "seconds": 60, "why": "x"})
+    assert (got, answer["error"]) == (409, "PostgreSQL is no primary here")
+    assert desk.board.memory.override is None
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -181,7 +231,7 @@ async def test_a_caller_that_hangs_up_amid_its_body_changes_nothing(
     writer.transport.abort()
     assert (await desk.post("/override", {"clear": True}))[0] == 200
     assert desk.board.memory.maintenance is None
-    assert [record.getMessage() for record in caplog.records] == []
+    assert [record.name for record in caplog.records if record.name != "healthagent.control"] == []
 
 
 @pytest.mark.parametrize(

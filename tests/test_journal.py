@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from healthagent.board import Board, Identity
-from healthagent.core.view import Maintenance, Memory
+from healthagent.core.model import Role
+from healthagent.core.view import Maintenance, Memory, Override
 from healthagent.events import Events
 from healthagent.journal import AWAY, Journal
 from tests.builders import NOW, policy, snap
@@ -73,4 +74,28 @@ def test_an_alarm_ends_when_it_has_been_away_for_a_while(
     assert told(caplog) == ["WARNING disk full"]
     assert [(event.kind, event.reason, event.detail) for event in events.newest(9)] == [
         ("alarm", reason, "disk full") for reason in ("begin", "end", "begin")
+    ]
+
+
+def test_what_an_operator_asked_for_ends_with_a_line(board: Board, caplog: pytest.LogCaptureFixture) -> None:
+    events = Events()
+    journal = Journal(board, events)
+    board.maintain(Maintenance(NOW + 5), NOW)
+    board.force(Override(True, NOW, NOW + 60, 1, "alice", "fire"), NOW)
+    journal.note_ends(NOW)
+    board.observe(snap(age=-6.0), NOW + 6)
+    journal.note_ends(NOW + 6)
+    journal.note_ends(NOW + 7)
+    board.observe(snap(Role.REPLICA, age=-8.0), NOW + 8)
+    journal.note_ends(NOW + 8)
+    board.force(Override(False, NOW + 8, NOW + 9, None), NOW + 8)
+    board.force(None, NOW + 8)  # by an operator: told of where that is done
+    journal.note_ends(NOW + 9)
+    assert told(caplog) == [
+        "WARNING maintenance is over: its time is up",
+        "WARNING override of /primary is over: PostgreSQL has changed its role or timeline",
+    ]
+    assert [(event.kind, event.reason) for event in events.newest(9)] == [
+        ("maintenance", "over"),
+        ("override", "over"),
     ]

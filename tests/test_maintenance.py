@@ -42,18 +42,39 @@ class Desk:
         pytest.param(["maintenance", "on"], {"on": True}, id="on"),
         pytest.param(["maintenance", "off"], {"on": False}, id="off"),
         pytest.param(["maintenance", "on", "--for", "90s"], {"on": True, "seconds": 90}, id="for a while"),
+        pytest.param(
+            ["maintenance", "on", "--why", "new kernel"],
+            {"on": True, "why": "new kernel"},
+            id="with a reason",
+        ),
         pytest.param(["override", "clear"], {"clear": True}, id="override"),
+        pytest.param(
+            ["override", "primary", "on", "--for", "5m", "--why", "fire"],
+            {"primary": "on", "seconds": 300, "why": "fire"},
+            id="forced on",
+        ),
+        pytest.param(
+            ["override", "primary", "off", "--for", "1h"],
+            {"primary": "off", "seconds": 3600},
+            id="forced off",
+        ),
+        pytest.param(["override", "end"], {"end": True}, id="left to the rules again"),
     ],
 )
 def test_what_is_sent(
-    arguments: list[str], body: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    body: dict[str, object],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("SUDO_USER", "alice")
     desk = Desk(response(200, b'{"on":true}'))
     (tmp_path / "token").write_text("the-token-of-control\n")
     with answering({f"/{arguments[0]}": desk}) as url:
         assert ran(*arguments, "--url", url) == 0
         assert ran(*arguments, "--url", url, "--token-file", str(tmp_path / "token")) == 0
-    assert desk.bodies == [body, body]
+    assert desk.bodies == [{**body, "who": "alice"}] * 2
     assert "Content-Type: application/json" in desk.heads[0]
     assert "Authorization" not in desk.heads[0]
     assert "Authorization: Bearer the-token-of-control" in desk.heads[1]
@@ -77,6 +98,11 @@ def test_refused_and_unreachable(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.param(["maintenance", "on", "--url", "x"], id="a malformed URL"),
         pytest.param(["maintenance", "on", "--token-file", "/nonexistent"], id="no such token"),
         pytest.param(["override"], id="override what?"),
+        pytest.param(["override", "primary", "--for", "1m"], id="override: neither on nor off"),
+        pytest.param(["override", "primary", "off"], id="override for ever"),
+        pytest.param(["override", "primary", "on", "--for", "1m"], id="override: on without a reason"),
+        pytest.param(["override", "clear", "--for", "1m"], id="clear for a while"),
+        pytest.param(["override", "end", "on"], id="end with a verdict"),
     ],
 )
 def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

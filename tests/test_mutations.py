@@ -227,6 +227,63 @@ MUTATIONS = [
         [story("full_disk")],
         id="14 the state file before the first 200",
     ),
+    # an operator's word
+    pytest.param(
+        PRIMARY,
+        "        or _refused_by_postgres(view, policy)\n        or _refused_by_identity(view, policy)\n",
+        "        or _refused_by_identity(view, policy)\n",
+        [row("test_forced::test_what_no_operator_sets_aside", id="4 read-only")],
+        id="forced on: PostgreSQL itself must take writes",
+    ),
+    pytest.param(
+        PRIMARY,
+        "        or _refused_by_identity(view, policy)\n        or _refused_by_round(view, policy)\n",
+        "        or _refused_by_round(view, policy)\n",
+        [row("test_forced::test_what_no_operator_sets_aside", id="6 another cluster")],
+        id="forced on: of the cluster that is meant",
+    ),
+    pytest.param(
+        PRIMARY,
+        "        or _refused_by_service(view, policy)\n",
+        "",
+        [row("test_forced::test_what_no_operator_sets_aside", id="11 another serves")],
+        id="forced on: never beside another that serves",
+    ),
+    pytest.param(
+        PRIMARY,
+        "        or too_early(override, view, policy)\n",
+        "",
+        [story("forced_on"), story("forced_on_beside_another")],
+        id="forced on: first nobody may serve by our word",
+    ),
+    pytest.param(
+        "core.forced",
+        "return override if override is not None and view.now < override.until else None",
+        "return override",
+        [story("forced_on"), row("test_forced::test_over_to_the_moment_whoever_remembers")],
+        id="an operator's word ends by itself",
+    ),
+    pytest.param(
+        "core.forced",
+        "return None if serving_elsewhere(view, policy) is not None else override",
+        "return override",
+        [row("test_forced::test_when_it_is_over", id="another is heard serving")],
+        id="forced on: over when another serves",
+    ),
+    pytest.param(
+        TERM,
+        "            and not served.forced  # an operator's word is not the gate\n",
+        "",
+        [row("test_forced::test_service_by_force_is_not_the_start_gate")],
+        id="service by force opens no gate",
+    ),
+    pytest.param(
+        "statefile",
+        "override=None if memory.override is None or memory.override.on else memory.override,",
+        "override=memory.override,",
+        [row("test_statefile::test_a_restart_forgets_a_word_that_permits")],
+        id="no restart brings a permission by force back",
+    ),
     # newly primary
     pytest.param(
         TERM,

@@ -39,7 +39,13 @@ def words(cell: str) -> list[str]:
 
 def test_every_refusal_is_explained_once() -> None:
     explained = [word for row in table_under("## When something is wrong") for word in words(row[0])]
-    permissions = {Reason.PRIMARY, Reason.REPLICA, Reason.REPLICA_NO_PRIMARY, Reason.RUNNING}
+    permissions = {
+        Reason.PRIMARY,
+        Reason.FORCED_ON,
+        Reason.REPLICA,
+        Reason.REPLICA_NO_PRIMARY,
+        Reason.RUNNING,
+    }
     assert sorted(explained) == sorted(set(Reason) - permissions)
     assert {f"`{reason}`" for reason in permissions} <= set(re.findall(r"`\w+`", README.read_text()))
 

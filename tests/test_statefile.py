@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from healthagent.core.peer import Candidate
-from healthagent.core.view import Conflict, Maintenance, Memory, Rival, Signals
+from healthagent.core.view import Conflict, Maintenance, Memory, Override, Rival, Signals
 from healthagent.statefile import (
     MAX_BYTES,
     NAME,
@@ -32,6 +32,7 @@ from healthagent.statefile import (
 )
 from tests.builders import NOW, SYSTEM, memory, newly, served
 
+OFF = Override(False, NOW - 5, NOW + 60, None, "alice", "reads only")
 HERE, THERE = Candidate("pg1", 1), Candidate("pg2", 2)
 CONFLICT = Conflict((Rival(THERE, NOW - 4),), Signals(THERE, None, HERE), None)
 EVERYTHING = memory(
@@ -92,6 +93,31 @@ def test_maintenance_over_a_restart(until: float | None, boot: str, left: float 
     found = recall(stored(memory(maintenance=Maintenance(until))), boot, 20.0).maintenance
     assert found is not None
     assert (found.until is None and None) == left or found.until == 20.0 + (left or 0)
+
+
+@pytest.mark.parametrize(
+    ("was_off", "left"),
+    [
+        pytest.param(None, 60.0, id="a file of an older version: what was left"),
+        pytest.param(0.0, 60.0, id="back at once"),
+        pytest.param(45.0, 15.0, id="the time that the machine was off counts"),
+        pytest.param(3600.0, 0.0, id="off for longer than was asked: over"),
+        pytest.param(-1e9, 60.0, id="a wall clock that has begun anew makes it no longer than what was left"),
+    ],
+)
+def test_maintenance_over_a_reboot_is_no_longer_than_was_asked(was_off: float | None, left: float) -> None:
+    kept = memory(maintenance=Maintenance(NOW + 60, "alice", "new kernel"), override=replace(OFF))
+    wall = None if was_off is None else 1.7e9
+    written = stored_of(kept, "main", "this boot", NOW, (), wall)
+    found = recall(written, "another boot", 20.0, None if was_off is None else 1.7e9 + was_off)
+    assert found.maintenance == Maintenance(20.0 + left, "alice", "new kernel")
+    assert found.override == replace(OFF, since=20.0, until=20.0 + left)
+
+
+def test_a_restart_forgets_a_word_that_permits() -> None:
+    assert recall(stored(memory(override=OFF)), "this boot", NOW).override == OFF
+    for boot in ("this boot", "another boot"):
+        assert recall(stored(memory(override=replace(OFF, on=True))), boot, NOW).override is None
 
 
 def test_only_what_is_worth_keeping_is_kept() -> None:

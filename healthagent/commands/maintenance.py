@@ -1,6 +1,8 @@
 """`healthagent maintenance`: take this node out of service, and back."""
 
 import argparse
+import getpass
+import os
 import re
 import sys
 
@@ -25,10 +27,30 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("state", choices=("on", "off"))
     parser.add_argument("--for", dest="duration", type=duration, metavar="1h", help="ends by itself then")
+    add_words(parser)
     parser.add_argument("--url", help="the agent (default: of the configuration, else 127.0.0.1:8008)")
     parser.add_argument("-c", "--config", metavar="FILE", help="the configuration that says where it listens")
     add_token(parser)
     parser.set_defaults(command=run)
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """Add who does it, and why: for the log, /status and /events."""
+    parser.add_argument("--why", default="", metavar="TEXT", help="the reason, for all who look")
+    parser.add_argument("--who", default="", metavar="NAME", help="you (default: the user who runs this)")
+
+
+def words(arguments: argparse.Namespace) -> dict[str, object]:
+    """Them, as the agent takes them."""
+    who = arguments.who or os.environ.get("SUDO_USER") or _user()
+    return {name: text for name, text in (("who", who), ("why", arguments.why)) if text}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's number without a name
+        return ""
 
 
 def add_token(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     body: dict[str, object] = {"on": arguments.state == "on"}
     if arguments.duration is not None:
         body["seconds"] = arguments.duration
-    return post(arguments, "/maintenance", body)
+    return post(arguments, "/maintenance", body | words(arguments))
 
 
 def post(arguments: argparse.Namespace, path: str, body: dict[str, object]) -> int:

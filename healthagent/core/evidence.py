@@ -36,7 +36,8 @@ def refused_by_agent(view: View, policy: Policy) -> Verdict | None:
     maintenance = view.memory.maintenance
     if maintenance is not None and (maintenance.until is None or view.now < maintenance.until):
         left = "" if maintenance.until is None else f" for another {maintenance.until - view.now:.0f} s"
-        return refusal(Reason.MAINTENANCE, f"an operator took this node out of service{left}")
+        who = (maintenance.who or "an operator") + (f" ({maintenance.why})" if maintenance.why else "")
+        return refusal(Reason.MAINTENANCE, f"{who} took this node out of service{left}")
     if policy.witness:
         return refusal(Reason.WITNESS, "this agent has no PostgreSQL")
     return None

@@ -16,12 +16,13 @@ from dataclasses import replace
 from typing import Any
 
 from .conflict import resolve
+from .forced import kept_override, override_of
 from .members import stale
-from .model import Role, Verdict
+from .model import Reason, Role, Verdict
 from .peer import Candidate, Served
 from .replica import follows_rightly, lag_within, on_right_timeline
 from .term import is_alone, is_newly, round_complete, term_of
-from .view import Conflict, Memory, Policy, View
+from .view import Conflict, Maintenance, Memory, Policy, View
 
 KNOWN_CLUSTERS = 16  # system identifiers whose mark is kept: a bound, not a feature
 
@@ -30,6 +31,7 @@ def remember(view: View, policy: Policy) -> Memory:
     """The memory after the evidence in `view`."""
     view = _with(view, high_water=_high_water(view))
     view = _with(view, term=term_of(view, policy))
+    view = _with(view, maintenance=_kept_maintenance(view), override=kept_override(view, policy))
     snapshot = view.local.snapshot
     if snapshot is not None and snapshot.role is Role.REPLICA:
         return _follow(_with(view, conflict=None, yields_to=None, forgiven=None), policy)
@@ -37,6 +39,12 @@ def remember(view: View, policy: Policy) -> Memory:
     if is_alone(view, policy):
         view = _with(view, alone_at=view.now)
     return _yield(_with(view, conflict=resolve(view, policy)), policy)
+
+
+def _kept_maintenance(view: View) -> Maintenance | None:
+    maintenance = view.memory.maintenance
+    over = maintenance is not None and maintenance.until is not None and maintenance.until <= view.now
+    return None if over else maintenance
 
 
 def _with(view: View, **known: Any) -> View:
@@ -52,7 +60,8 @@ def serve(memory: Memory, verdict: Verdict, view: View, policy: Policy) -> Memor
     term = memory.term
     if not verdict.ok or term is None:
         return replace(memory, serving=False) if memory.serving else memory
-    served = Served(term.system_identifier, term.timeline, view.now)
+    forced = verdict.reason is Reason.FORCED_ON
+    served = Served(term.system_identifier, term.timeline, view.now, forced)
     memory = replace(memory, serving=True, served=served)
     return memory if policy.durable else raise_high_water(memory, served)
 
@@ -100,7 +109,9 @@ def _yield(view: View, policy: Policy) -> Memory:
     memory, term, conflict = view.memory, view.memory.term, view.memory.conflict
     if term is None:
         return memory
-    own = Candidate(view.name, term.timeline)
+    own, override = Candidate(view.name, term.timeline), override_of(view)
+    if override is not None and override.on:  # an operator wants this node to serve: it yields to nobody
+        return memory if memory.yields_to is None else replace(memory, yields_to=None, yielded_until=view.now)
     if conflict is not None and conflict.winner not in (None, own):
         if not _is_gone(conflict, view, policy):
             return replace(memory, yields_to=conflict.winner)

@@ -31,6 +31,7 @@ class Reason(StrEnum):
 
     # permission
     PRIMARY = "primary"
+    FORCED_ON = "forced_on"
     REPLICA = "replica"
     REPLICA_NO_PRIMARY = "replica_no_primary"
     RUNNING = "running"
@@ -38,6 +39,7 @@ class Reason(StrEnum):
     STOPPING = "stopping"
     MAINTENANCE = "maintenance"
     WITNESS = "witness"
+    FORCED_OFF = "forced_off"
     # this PostgreSQL
     STARTING_UP = "starting_up"
     POSTGRES_DOWN = "postgres_down"

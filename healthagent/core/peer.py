@@ -32,6 +32,7 @@ class Served:
     system_identifier: int | None
     timeline: int
     at: Instant
+    forced: bool = False  # by an operator's word, not by the rules
 
 
 @dataclass(frozen=True, slots=True)

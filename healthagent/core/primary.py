@@ -5,6 +5,7 @@ The order is the contract: each rule may rely on those above it.
 
 from .conflict import lost_to, rival_of, spelled_signals
 from .evidence import refusal, refused_by_agent, refused_by_evidence
+from .forced import forced_off, forced_on, override_of, too_early
 from .members import (
     heard,
     heard_count,
@@ -19,11 +20,37 @@ from .members import (
 from .model import Reason, Role, Snapshot, Verdict
 from .peer import Alarm, Candidate, Peer
 from .term import is_newly, round_complete
-from .view import Policy, View
+from .view import Override, Policy, View
 
 
 def decide_primary(view: View, policy: Policy) -> Verdict:
-    """Say whether this node may be given writes, and which rule says so."""
+    """Say whether this node may be given writes, and which rule, or operator, says so."""
+    verdict, override = decide_by_rules(view, policy), override_of(view)
+    if override is None or verdict.ok is override.on:
+        return verdict
+    return _force(override, verdict, view, policy) if override.on else forced_off(override)
+
+
+def _force(override: Override, verdict: Verdict, view: View, policy: Policy) -> Verdict:
+    """On, unless a rule refuses that no operator may set aside; each is the same as among the rules."""
+    refused = (
+        refused_by_agent(view, policy)
+        or refused_by_evidence(view, policy)
+        or _refused_by_postgres(view, policy)
+        or _refused_by_identity(view, policy)
+        or _refused_by_round(view, policy)
+        or too_early(override, view, policy)
+        or _refused_by_service(view, policy)
+        or _refused_by_silence(view, policy)
+        or _refused_by_state(view, policy)
+    )
+    if refused is not None:
+        return refused
+    return forced_on(override) if _snapshot(view).timeline == override.timeline else verdict
+
+
+def decide_by_rules(view: View, policy: Policy) -> Verdict:
+    """The verdict without any operator's word on it."""
     return (
         refused_by_agent(view, policy)
         or refused_by_evidence(view, policy)
@@ -96,8 +123,8 @@ def _refused_by_identity(view: View, policy: Policy) -> Verdict | None:
     return None
 
 
-def _refused_by_gate(view: View, policy: Policy) -> Verdict | None:
-    """Rules 7 to 9: a primary that has just appeared looks around first."""
+def _refused_by_round(view: View, policy: Policy) -> Verdict | None:
+    """Rule 7: every peer was asked, in this term and lately."""
     term = view.memory.term
     if term is None:
         return None
@@ -114,6 +141,17 @@ def _refused_by_gate(view: View, policy: Policy) -> Verdict | None:
                 f"the last round of questions to the peers ended {since_round:.1f} s ago, "
                 f"at most {policy.round_max_age:g} s is fresh",
             )
+    return None
+
+
+def _refused_by_gate(view: View, policy: Policy) -> Verdict | None:
+    """Rules 7 to 9: a primary that has just appeared looks around first."""
+    term = view.memory.term
+    if term is None:
+        return None
+    refused = _refused_by_round(view, policy)
+    if refused is not None:
+        return refused
     if not view.memory.serving:
         for peer in view.peers:
             statement = heard(peer, view.now, policy)
@@ -168,11 +206,19 @@ def _refused_by_drain(view: View, policy: Policy) -> Verdict | None:
             verdict = _still_serving(peer, view, policy) or _unyielding(peer, view, policy)
             if verdict is not None:
                 return verdict
-    for peer in view.peers:
-        verdict = _fell_silent(peer, view, policy)
-        if verdict is not None:
-            return verdict
-    return None
+    return _refused_by_silence(view, policy)
+
+
+def _refused_by_service(view: View, policy: Policy) -> Verdict | None:
+    """The part of rule 11 that no operator sets aside: another serves, or its clients are still leaving."""
+    found = (_still_serving(peer, view, policy) for peer in view.peers if peer.alarm is None)
+    return next((verdict for verdict in found if verdict is not None), None)
+
+
+def _refused_by_silence(view: View, policy: Policy) -> Verdict | None:
+    """Rule 12: who was serving and fell silent may serve for a while yet."""
+    found = (_fell_silent(peer, view, policy) for peer in view.peers)
+    return next((verdict for verdict in found if verdict is not None), None)
 
 
 def _still_serving(peer: Peer, view: View, policy: Policy) -> Verdict | None:

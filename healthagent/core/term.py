@@ -31,6 +31,7 @@ def term_of(view: View, policy: Policy) -> Term | None:
     served = view.memory.served
     undisturbed = (
         served is not None
+        and not served.forced
         and (served.system_identifier, served.timeline) == (snapshot.system_identifier, snapshot.timeline)
         and view.now - served.at <= policy.takeover_after
     )
@@ -49,7 +50,12 @@ def is_newly(view: View) -> bool:
     return (
         term is not None
         and term.newly
-        and not (served is not None and served.timeline == term.timeline and served.at >= term.since)
+        and not (
+            served is not None
+            and not served.forced  # an operator's word is not the gate
+            and served.timeline == term.timeline
+            and served.at >= term.since
+        )
     )
 
 

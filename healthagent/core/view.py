@@ -53,6 +53,25 @@ class Maintenance:
     """An operator took this node out of service."""
 
     until: Instant | None  # None: until somebody ends it
+    who: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """An operator's verdict on /primary, in place of the rules'."""
+
+    on: bool
+    since: Instant
+    until: Instant
+    timeline: int | None  # on: that PostgreSQL was on when it was given
+    who: str = ""
+    why: str = ""
+
+    @property
+    def said(self) -> str:
+        """Who, and why, as a sentence has it."""
+        return (self.who or "an operator") + (f" ({self.why})" if self.why else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +90,7 @@ class Memory:
     yielded_until: Instant = float("-inf")  # since then this agent yields to nobody
     alone_at: Instant = float("-inf")  # the last moment at which this new primary heard no majority
     maintenance: Maintenance | None = None
+    override: Override | None = None
     # replica: the last moment at which each was as it should be, None: not since the start
     streamed_at: Instant | None = None
     replayed_lsn: Lsn | None = None

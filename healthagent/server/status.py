@@ -3,12 +3,14 @@
 from .. import __version__
 from ..board import Board
 from ..core.conflict import spelled_signals
+from ..core.forced import override_of
 from ..core.members import heard, last_round, snapshot_of
 from ..core.model import Failure, Instant, Role, Snapshot, Verdict, lsn_text
 from ..core.peer import Candidate, Peer
+from ..core.primary import decide_by_rules
 from ..core.replica import lag_bytes, lag_seconds
 from ..core.term import is_newly
-from ..core.view import Memory
+from ..core.view import Memory, View
 from .patroni import Json, in_maintenance
 
 
@@ -64,7 +66,8 @@ def status_json(board: Board, now: Instant, alarms: list[str]) -> Json:
         else {"timeline": memory.served.timeline, "ago": round(now - memory.served.at, 3)},
         "conflict": _conflict(memory, now),
         "yields_to": _candidate(memory.yields_to),
-        "maintenance": None if not in_maintenance(board, now) else {"remaining": _left(memory, now)},
+        "maintenance": _maintenance(board, now),
+        "override": _override(view, board),
         "lease": None,
         "alarms": alarms,
     }
@@ -74,9 +77,26 @@ def verdict_json(verdict: Verdict) -> Json:
     return {"ok": verdict.ok, "reason": verdict.reason, "detail": verdict.detail}
 
 
-def _left(memory: Memory, now: Instant) -> float | None:
-    until = memory.maintenance.until if memory.maintenance else None
-    return None if until is None else round(max(0.0, until - now), 1)
+def _maintenance(board: Board, now: Instant) -> Json | None:
+    maintenance = board.memory.maintenance
+    if maintenance is None or not in_maintenance(board, now):
+        return None
+    left = None if maintenance.until is None else round(max(0.0, maintenance.until - now), 1)
+    return {"remaining": left, "who": maintenance.who, "why": maintenance.why}
+
+
+def _override(view: View, board: Board) -> Json | None:
+    override = override_of(view)
+    if override is None:
+        return None
+    rules = decide_by_rules(view, board.policy)
+    return {
+        "primary": "on" if override.on else "off",
+        "remaining": round(override.until - view.now, 1),
+        "who": override.who,
+        "why": override.why,
+        "by_rules": verdict_json(rules),  # what would be answered without it
+    }
 
 
 def _text(identifier: int | None) -> str | None:

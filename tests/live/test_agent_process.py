@@ -292,3 +292,43 @@ def test_control_over_a_unix_socket(tmp_path: Path, postgres: Node) -> None:
         agent.wait_for("/primary", 503, "maintenance")
         agent.restart()  # over the socket that it has left behind
         assert os.path.exists(path)
+
+
+def test_an_operator_forces_a_verdict(tmp_path: Path, streaming: Cluster) -> None:
+    """An old primary whose successor is gone for good: on for a while, off at once, and back to the rules."""
+    old, new = streaming.nodes
+    with agents_beside(tmp_path, streaming.nodes) as (one, two):
+        one.wait_for("/primary", 200)
+        refused = ran("override", "primary", "on", "--for", "1m", "--why", "x", "--url", two.url)
+        assert (refused.returncode, "no primary here" in refused.stdout) == (1, True)
+        two.wait_for("/replica", 200)
+        old.kill9()
+        one.wait_for("/primary", 503, "postgres_down")
+        new.promote()
+        two.wait_for("/primary", 200)
+        old.start()
+        one.wait_for("/primary", 503, "stale_timeline")
+        words = ("override", "primary", "on", "--for", "1m", "--why", "pg2 burns", "--who", "alice")
+        refused = ran(*words, "--url", one.url)
+        assert (refused.returncode, "pg2 answers 200 on /primary" in refused.stdout) == (1, True)
+        assert ran("maintenance", "on", "--why", "it burns", "--url", two.url).returncode == 0
+        until(lambda: ran(*words, "--url", one.url).returncode == 0, 10, "pg2 is heard as not serving")
+        one.wait_for("/primary", 200, "forced_on")
+        status = one.status()
+        assert (status["override"]["who"], status["override"]["by_rules"]["reason"]) == (
+            "alice",
+            "stale_timeline",
+        )
+        assert (
+            "override: /primary is forced on: rules are set aside, by alice (pg2 burns)" in status["alarms"]
+        )
+        assert 'healthagent_override{cluster="main",name="pg1",verdict="on"} 1.0' in one.get("/metrics").json
+        two.wait_for("/primary", 503, "maintenance")
+        one.restart()  # forgets a word that permits
+        one.wait_for("/primary", 503, "stale_timeline")
+        assert ran("override", "primary", "off", "--for", "1h", "--url", one.url).returncode == 0
+        one.restart()
+        until(lambda: one.status()["override"]["primary"] == "off", 10, "a restart keeps one that forbids")
+        assert ran("override", "end", "--url", one.url).returncode == 0
+        kinds = [(event["reason"], event["who"], event["why"]) for event in one.get("/events").json["events"]]
+        assert ("primary on", f"alice at {one.host}", "pg2 burns") in kinds

@@ -313,3 +313,22 @@ async def test_an_agent_that_refuses_knows_of_the_sessions_that_it_still_has(
         held = 'healthagent_haproxy_sessions{cluster="main",name="pg1",server="pg_primary/pg1"} 3.0'
         await asyncio.to_thread(until, lambda: held in agent.get("/metrics").json, 5.0, f"metrics say {held}")
         assert agent.get("/primary").status == 503
+
+
+async def test_a_replica_in_maintenance_drains_and_comes_back_after_its_restart(
+    start_cluster: StartCluster, tmp_path: Path
+) -> None:
+    """docs/runbook.md, "Taking a node out": reads go to the others first, writes notice nothing."""
+    async with traffic(start_cluster, tmp_path, "2.6", Layout.GATE) as made:
+        primary, node, other = made.nodes
+        agent = made.agents[1]
+        await asyncio.to_thread(made.proxy.wait_up, "pg_replica", {node.name, other.name})
+        agent.post("/maintenance", {"on": True, "seconds": 600, "why": "minor release"})
+        await asyncio.to_thread(made.proxy.wait_up, "pg_replica", {other.name})
+        assert agent.get("/replica").json["verdict"]["reason"] == "maintenance"
+        await asyncio.to_thread(node.restart)
+        await asyncio.to_thread(agent.wait_for, "/health", 200)
+        await asyncio.to_thread(made.proxy.wait_up, "pg_replica", {other.name})
+        agent.post("/maintenance", {"on": False})
+        await asyncio.to_thread(made.proxy.wait_up, "pg_replica", {node.name, other.name})
+        await made.flows(primary)
