@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import cast
 
 from .board import Board
+from .callers import Callers
 from .core.model import Instant, Verdict
 from .core.weight import weight
 from .crowd import PATIENCE, Crowd
@@ -50,8 +51,10 @@ class AgentCheck:
         connections: int,
         loop: asyncio.AbstractEventLoop,
         listening: Listening | None = None,
+        callers: Callers | None = None,
     ) -> None:
         self.crowd: Crowd[Connection] = Crowd(connections, loop)
+        self.callers = callers or Callers()
         self._board = board
         self._clock = clock
         self._loop = loop
@@ -76,7 +79,7 @@ class AgentCheck:
             connection.reply()
 
     def _connection(self, read: bytes = b"") -> "Connection":
-        return Connection(self.crowd, self._answer, self._loop, read)
+        return Connection(self.crowd, self._answer, self._loop, self.callers, read)
 
     def _answer(self, question: bytes) -> bytes:
         return answer(question, self._board, self._clock())
@@ -93,8 +96,10 @@ class Connection(asyncio.BufferedProtocol):
         crowd: Crowd["Connection"],
         answer_to: Callable[[bytes], bytes],
         loop: asyncio.AbstractEventLoop,
+        callers: Callers,
         read: bytes = b"",
     ) -> None:
+        self._callers = callers
         self.transport: asyncio.Transport | None = None
         self._crowd = crowd
         self._answer_to = answer_to
@@ -106,6 +111,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its bases
+        if not self._callers.let_in(transport):
+            self._callers.refused += 1
+            self.transport.abort()  # to HAProxy no news, as from a closed port
+            return
         self._wait = self._loop.call_later(WAIT, self.reply)
         self._crowd.admit(self)
 

@@ -6,7 +6,7 @@ from .core.model import Instant, Role
 from .core.peer import Alarm, Peer
 
 
-def alarms_of(board: Board, state_error: str | None, now: Instant) -> list[str]:
+def alarms_of(board: Board, state_error: str | None, now: Instant, tls_error: str | None = None) -> list[str]:
     """One sentence each, the same while nothing changes."""
     found = []
     primaries = _primaries(board, now)
@@ -18,6 +18,8 @@ def alarms_of(board: Board, state_error: str | None, now: Instant) -> list[str]:
         found.append(f"override: /primary is forced {now_is}, by {override.said}")
     if state_error is not None:
         found.append(f"state: {state_error}")
+    if tls_error is not None:
+        found.append(f"tls: {tls_error}")
     failure = board.local.new_connection_failure
     if failure is not None:
         found.append(f"postgres: new connections fail: {failure.detail}")

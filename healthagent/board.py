@@ -153,6 +153,7 @@ class Board:
         What this board has seen itself stays where the other has not seen it later.
         """
         self.memory = memory
+        self.operated = (memory.maintenance, memory.override)
         self.local = younger(local, self.local)
         for name, own in self.peers.items():
             other = peers.get(name)

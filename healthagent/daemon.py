@@ -24,6 +24,7 @@ from . import __version__
 from .agentcheck import AgentCheck
 from .alarms import alarms_of
 from .board import Board, Identity
+from .callers import Callers
 from .clock import boottime
 from .compatibility import Compatibility
 from .config import ConfigError, Settings, reloadable_difference, with_live_keys
@@ -59,7 +60,7 @@ from .server.page import StatusPage
 from .standing import standings
 from .statefile import StateError, Stored, boot_id, load, recall
 from .takeover import Giver, Holders, Parts, PlaceError, Predecessor, Succession, TakeoverFailed, bind
-from .tls import client_tls, server_tls
+from .tls import TlsFiles, client_tls, server_tls
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +159,9 @@ class Agent:
             self.answers.label = self.label.status
         if self.keeper is not None:
             self.answers.history = self.keeper.history
+        self.callers = Callers(settings.checks.allow)
+        self.tls_files = TlsFiles(lambda: self.settings, self._take_tls)
+        self._surface: Surface | None = None
         self._probe_duration: Histogram | None = None
         self._stop = asyncio.Event()
         self._role: Role | None = None
@@ -178,9 +182,12 @@ class Agent:
         if predecessor is not None:
             inherited = predecessor.sockets
         listening = [Listening(loop, inherited, start=predecessor is None) for _ in range(2)]
-        surface = Surface(self.answers, boottime, connections, loop, listening[0])
+        surface = Surface(self.answers, boottime, connections, loop, listening[0], self.callers)
         # its clients come and go within 100 ms: a small share of the descriptors is plenty
-        agent_check = AgentCheck(self.board, boottime, max(16, connections // 8), loop, listening[1])
+        agent_check = AgentCheck(
+            self.board, boottime, max(16, connections // 8), loop, listening[1], self.callers
+        )
+        self._surface = surface
         self._mount(surface)
         await self._listen(surface, agent_check)
         if predecessor is None:
@@ -228,6 +235,7 @@ class Agent:
             "peers": self.client.run(),
             "addresses": self.addresses.run(),
             "direct": self.directs.run(),
+            "tls": self.tls_files.run(),
         }
         if self.poller is not None:
             tasks["postgres"] = self.poller.run()
@@ -297,6 +305,7 @@ class Agent:
                 alarms=self.alarms,
                 fence_runs=self.fence.runs,
                 tasks=lambda: len(asyncio.all_tasks()),
+                callers_refused=lambda: self.callers.refused,
                 fence_status=lambda: self.fence.last.status if self.fence.last else None,
                 more=lambda now: label_families(self.label, now),
             ),
@@ -397,8 +406,14 @@ class Agent:
 
     def alarms(self) -> list[str]:
         """What is wrong without changing a verdict, one sentence each."""
-        found = alarms_of(self.board, self.keeper.error if self.keeper else None, boottime())
+        state_error = self.keeper.error if self.keeper else None
+        found = alarms_of(self.board, state_error, boottime(), self.tls_files.error)
         return found + (self.label.alarms(boottime()) if self.label else [])
+
+    async def _take_tls(self, server: ssl.SSLContext | None, client: ssl.SSLContext | None) -> None:
+        self.client.tls = client
+        if server is not None and self._surface is not None:
+            await self._surface.listening.renew(server)
 
     def reload(self) -> None:
         """SIGHUP: take what can change while running, and say what cannot."""
@@ -437,6 +452,8 @@ class Agent:
                 timeout=settings.postgres.timeout,
                 reconnect_every=settings.postgres.reconnect_every,
             )
+        self.tls_files.look()
+        self.callers.change(settings.checks.allow)
         self.watchdog.budget = _poll_budget(settings)
         self.client.change(interval=settings.peer.interval, timeout=settings.peer.timeout)
         self.client.exchange = self.listener.exchange = self._exchange(settings)

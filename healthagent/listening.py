@@ -5,6 +5,7 @@ two agents waits a moment and is answered by the second.
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -26,12 +27,15 @@ class Listening:
         self._inherited = inherited or {}
         self._start = start
         self._listeners: dict[str, list[asyncio.Server]] = {}
+        self._secured: dict[str, tuple[Factory, float]] = {}  # those over TLS
 
     async def tcp(
         self, factory: Factory, host: str | None, port: int, tls: ssl.SSLContext | None, handshake: float
     ) -> list[int]:
         """Listen on a TCP address; returns the ports, which the kernel chose when `port` is 0."""
         address = f"{host}:{port}"
+        if tls is not None:
+            self._secured[address] = (factory, handshake)
         timeout = None if tls is None else handshake
         heirlooms = self._inherited.get(address, ())
         listeners = [
@@ -75,8 +79,31 @@ class Listening:
             )
         self._listeners[str(path)] = listeners
 
+    async def renew(self, tls: ssl.SSLContext) -> None:
+        """Let new connections over TLS have another certificate; present ones go on.
+
+        Another server takes over each listening socket: nobody is refused meanwhile.
+        """
+        for address, (factory, handshake) in self._secured.items():
+            old = self._listeners[address]
+            self._listeners[address] = [
+                await self._loop.create_server(
+                    factory,
+                    sock=socket.socket(fileno=os.dup(one.fileno())),
+                    ssl=tls,
+                    backlog=BACKLOG,
+                    ssl_handshake_timeout=handshake,
+                    start_serving=self._start,
+                )
+                for listener in old
+                for one in listener.sockets
+            ]
+            for listener in old:
+                listener.close()
+
     async def open(self) -> None:
         """Accept from now on."""
+        self._start = True
         for listeners in self._listeners.values():
             for listener in listeners:
                 await listener.start_serving()

@@ -52,6 +52,7 @@ class Sources:
     probe_failures: Mapping[str, int] = field(default_factory=dict)  # reason -> times
     verdict_changes: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (kind, new reason)
     fence_runs: Mapping[str, int] = field(default_factory=dict)  # by FENCE_RESULTS
+    callers_refused: Callable[[], int] = int  # by checks.allow
     fence_status: Callable[[], int | None] = _never_ran  # exit status of the last run
     peer_failures: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (peer, kind)
     peer_refusals: Mapping[str, int] = field(default_factory=dict)  # kind -> times
@@ -323,6 +324,12 @@ def _counted(sources: Sources, now: Instant) -> Iterator[Metric]:
         "fence_last_exit_status",
         "Exit status of the last run of fence.command, negative for the signal that ended it.",
         sources.fence_status(),
+    )
+    yield _counter(
+        "callers_refused",
+        "Requests and agent-checks from addresses that are not in checks.allow.",
+        (),
+        [((), sources.callers_refused())],
     )
     yield _counter(
         "checks",

@@ -14,7 +14,7 @@ from healthagent.peers.exchange import (
     Overtaken,
     Replayed,
 )
-from healthagent.wire import MOST, Message, Misunderstood, decode, encode
+from healthagent.wire import MOST, EchoSaid, Message, Misunderstood, decode, encode
 
 SECRET = b"a secret of at least this many bytes"
 Signed = tuple[bytes, str]
@@ -292,3 +292,25 @@ def test_what_its_predecessor_read_stays_a_replay(here: Agent, there: Agent) -> 
             after.reads(read)
     with pytest.raises(Overtaken):
         after.reads(old[1])
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        pytest.param({"name": "pg3"}, id="its sender"),
+        pytest.param({"incarnation": "another start"}, id="its sender's start"),
+        pytest.param({"counter": 77}, id="its counter"),
+        pytest.param({"echo": EchoSaid("first start of pg2", 1)}, id="what it answers, and so its date"),
+        pytest.param({"cluster": "other"}, id="its cluster"),
+        pytest.param({"serving": True}, id="what it claims"),
+        pytest.param({"v": 2}, id="its format"),
+    ],
+)
+def test_every_part_of_a_message_is_signed(field: dict[str, object], here: Agent, there: Agent) -> None:
+    acquainted(here, there)
+    body, signature = here.asks(there, 2.0)
+    forged = encode(replace(decode(body), **field))
+    assert forged != body
+    with pytest.raises(Forged):
+        there.exchange.receive(forged, signature)
+    assert there.reads((body, signature)) is not None  # the true one is read all the same

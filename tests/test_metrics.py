@@ -50,6 +50,7 @@ FAMILIES = {
     "verdict_changes_total": "counter",
     "fence_runs_total": "counter",
     "fence_last_exit_status": "gauge",
+    "callers_refused_total": "counter",
     "checks_total": "counter",
     "haproxy_sessions": "gauge",
     "alarms": "gauge",

@@ -17,6 +17,8 @@ PAGES = [
     README,
     *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md")),
     ROOT / "fencing" / "README.md",
+    ROOT / "docs" / "security.md",
+    ROOT / "SECURITY.md",
 ]
 
 
@@ -121,3 +123,24 @@ def test_the_hook_gets_what_its_page_says() -> None:
     given = set(re.findall(r'"(HEALTHAGENT_\w+)": ', source))
     assert len(given) == 7
     assert given == set(re.findall(r"`(HEALTHAGENT_\w+)`", page))
+
+
+def test_the_locked_down_configuration_can_be_copied(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    [block] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    for name in ("peer.secret", "tls.crt", "tls.key", "ca.crt"):
+        (folder / name).write_text("0123456789abcdef")
+        (folder / name).chmod(0o600)
+    found = settings(tmp_path, block.replace("/etc/healthagent", str(folder)))
+    assert found.checks.allow is not None
+    assert found.peer.secret is not None
+
+
+def test_every_test_that_is_named_as_evidence_exists() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page))
+    assert len(named) > 8
+    for file, test in named:
+        assert not test or f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"

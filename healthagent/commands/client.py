@@ -91,14 +91,21 @@ def printable(value: object) -> str:
 
 
 def ask(
-    url: str, path: str, method: str = "GET", body: object = None, headers: dict[str, str] | None = None
+    url: str,
+    path: str,
+    method: str = "GET",
+    body: object = None,
+    headers: dict[str, str] | None = None,
+    ca: str | None = None,
 ) -> Reply:
-    """One request, or Unreachable."""
+    """One request, or Unreachable. With an Authorization the server must prove itself, to `ca` if given."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or DEFAULT_PORT
     if parts.scheme == "https":
-        # the agent next door under any of its names: what is wanted is its answer, which is no secret
-        context = ssl._create_unverified_context()
+        try:
+            context = _context("Authorization" in (headers or {}), ca)
+        except OSError as error:
+            raise BadUrl(f"--ca: {ca}: {error.strerror or 'no certificate'}") from None
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(
             host, port, timeout=BUDGET, context=context
         )
@@ -124,6 +131,13 @@ def ask(
     if response.length:
         raise Unreachable(f"{url}{path}: the answer ended early, or is longer than {MAX_BODY >> 20} MB")
     return reply
+
+
+def _context(verified: bool, ca: str | None) -> ssl.SSLContext:
+    if verified:
+        return ssl.create_default_context(cafile=ca)  # a token is for its agent only
+    # the agent next door under any of its names: what is wanted is its answer, which is no secret
+    return ssl._create_unverified_context()
 
 
 def _hang_up(connection: socket.socket) -> None:

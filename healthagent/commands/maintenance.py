@@ -56,6 +56,9 @@ def _user() -> str:
 def add_token(parser: argparse.ArgumentParser) -> None:
     """Add the way to prove oneself to an agent on another machine."""
     parser.add_argument("--token-file", metavar="FILE", help="holds control.token; not needed on loopback")
+    parser.add_argument(
+        "--ca", metavar="FILE", help="who signed the agent's certificate (default: the system's)"
+    )
 
 
 def duration(text: str) -> float:
@@ -84,7 +87,12 @@ def post(arguments: argparse.Namespace, path: str, body: dict[str, object]) -> i
         if arguments.token_file is not None:
             with open(arguments.token_file, encoding="utf-8") as file:
                 headers["Authorization"] = f"Bearer {file.read().strip()}"
-        reply = ask(agent_url(arguments.url, arguments.config), path, "POST", body, headers)
+        url = agent_url(arguments.url, arguments.config)
+        if headers and url.startswith("http:"):
+            sys.stderr.write(
+                "the token goes over the network in the clear: better https, or run this on the node\n"
+            )
+        reply = ask(url, path, "POST", body, headers, arguments.ca)
     except BadUrl as error:
         sys.stderr.write(f"{error}\n")
         return 2

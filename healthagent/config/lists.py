@@ -1,5 +1,6 @@
 """Kinds of several values: words, tags, a command."""
 
+import ipaddress
 import re
 import shlex
 from collections.abc import Iterator
@@ -74,6 +75,42 @@ class Command:
     def schema(self) -> Schema:
         words: Schema = {"type": "array", "minItems": 1, "items": {"type": "string"}}
         return {"anyOf": [words, {"type": "string", "minLength": 1}]}
+
+
+MAX_NETWORKS = 256
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Addresses and networks, at least one."""
+
+    def parse(self, node: Node) -> tuple[Network, ...]:
+        want = "want a list of addresses and networks such as [10.0.0.0/8, 192.0.2.7]"
+        if isinstance(node, Scalar) and not node.is_null:
+            node = Sequence(tuple(Scalar(w.strip(), node.line) for w in node.text.split(",")), node.line)
+        if not isinstance(node, Sequence) or not node.items:
+            reject(want, node)
+        if len(node.items) > MAX_NETWORKS:
+            raise Rejected(Flaw(f"want at most {MAX_NETWORKS} of them", str(len(node.items)), line=node.line))
+        found = []
+        for item in node.items:
+            try:
+                found.append(ipaddress.ip_network(text_of(item, want)))
+            except ValueError as error:
+                # "10.0.0.7/8 has host bits set": which of the two was meant?
+                reject(
+                    f"{want} ({str(error).split(' ', 1)[-1]})" if "host bits" in str(error) else want, item
+                )
+        return tuple(found)
+
+    def spell(self, value: tuple[Network, ...]) -> str:
+        return "[" + ", ".join(f'"{network}"' for network in value) + "]"
+
+    @property
+    def schema(self) -> Schema:
+        networks: Schema = {"type": "array", "minItems": 1, "items": {"type": "string"}}
+        return {"anyOf": [networks, {"type": "string", "minLength": 1}]}
 
 
 MAX_TAGS = 64

@@ -9,7 +9,7 @@ from typing import Annotated
 from healthagent.config.dsn import Dsn, DsnText, parse_dsn
 from healthagent.config.keys import Key
 from healthagent.config.kubernetes import KubernetesSettings
-from healthagent.config.lists import Command, Tag, Tags, Words
+from healthagent.config.lists import Command, Network, Networks, Tag, Tags, Words
 from healthagent.config.peers import Discovery, PeerEntry, Peers
 from healthagent.config.pgpool_sync import PgpoolSyncSettings
 from healthagent.config.secret import Secret, SecretText
@@ -124,10 +124,19 @@ class AgentCheckSettings:
 
 @dataclass(frozen=True, slots=True)
 class ChecksSettings:
-    """A second, plain HTTP listener beside one with TLS."""
+    """Who may ask, and a second, plain HTTP listener beside one with TLS."""
 
     listen: Annotated[
         Address | None, Key("HOST:PORT for checks without TLS; null: off", LISTEN, nullable=True)
+    ] = None
+    allow: Annotated[
+        tuple[Network, ...] | None,
+        Key(
+            "Addresses and networks that may ask, besides this machine (not for /peer); null: everybody",
+            Networks(),
+            nullable=True,
+            live=True,
+        ),
     ] = None
 
 

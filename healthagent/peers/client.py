@@ -63,7 +63,7 @@ class PeerClient:
         self._timeout = timeout
         self.exchange = exchange
         self.describe: Callable[[Instant], Message] = board.describe  # what a signed question says of us
-        self._tls = tls
+        self.tls = tls  # may be changed: connections from then on use it
         self._wakes: dict[str, asyncio.Event] = {}
         self._tasks: dict[Entry, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -89,7 +89,7 @@ class PeerClient:
     async def run(self) -> None:
         """Ask every peer for ever."""
         connector = aiohttp.TCPConnector(
-            resolver=self._names, use_dns_cache=False, limit=0, ssl=self._tls or True, keepalive_timeout=4
+            resolver=self._names, use_dns_cache=False, limit=0, keepalive_timeout=4
         )
         async with (
             aiohttp.ClientSession(
@@ -193,7 +193,7 @@ class PeerClient:
         """What the peer says; None when something younger of it has been heard meanwhile."""
         url, exchange = f"{entry.url}/peer", self.exchange
         if exchange is None:
-            status, body, _ = await _fetch(session, "GET", url)
+            status, body, _ = await self._fetch(session, "GET", url)
             if status == HTTPStatus.OK:
                 return statement_of(decode(body), asked_at, self._clock())
             why = f"/peer answered {status}"
@@ -201,7 +201,7 @@ class PeerClient:
             said, signature = exchange.send(self.describe(asked_at), self._label(entry), asked_at)
             headers = {HEADER: signature, "Content-Type": "application/json"}
             try:
-                status, body, signed = await _fetch(session, "POST", url, said, headers)
+                status, body, signed = await self._fetch(session, "POST", url, said, headers)
             except aiohttp.ClientConnectionError:
                 if self._signs(entry):
                     raise
@@ -213,7 +213,7 @@ class PeerClient:
                 # who has signed before does not turn into a Patroni node, whatever answers in its place
                 raise Misunderstood(why + HINTS.get(status, ""))
         # no agent of ours answers /peer with anything else: perhaps a plain Patroni node
-        _, node, _ = await _fetch(session, "GET", f"{entry.url}/patroni")
+        _, node, _ = await self._fetch(session, "GET", f"{entry.url}/patroni")
         try:
             return statement_from(node, entry.name, asked_at, self._clock())
         except Misunderstood as error:
@@ -241,6 +241,25 @@ class PeerClient:
         statement = peer.statement if peer is not None else None
         return statement is not None and statement.source is Source.AGENT
 
+    async def _fetch(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, bytes, str | None]:
+        """Status, bounded body and signature of one request; redirects are not followed."""
+        async with session.request(
+            method, url, data=body, headers=headers, allow_redirects=False, ssl=self.tls or True
+        ) as response:
+            answer = bytearray()
+            async for chunk in response.content.iter_any():
+                answer += chunk
+                if len(answer) > MAX_BYTES:
+                    raise Misunderstood(f"the answer is longer than {MAX_BYTES} bytes")
+            return response.status, bytes(answer), response.headers.get(HEADER)
+
 
 def _is_ours(error: Exception) -> bool:
     """Whether a call failed for want of something here, or because TLS was refused: somebody was there."""
@@ -248,20 +267,3 @@ def _is_ours(error: Exception) -> bool:
     return isinstance(cause, ssl.SSLError | ssl.CertificateError | aiohttp.ClientSSLError) or (
         isinstance(cause, OSError) and cause.errno in LACKING
     )
-
-
-async def _fetch(
-    session: aiohttp.ClientSession,
-    method: str,
-    url: str,
-    body: bytes | None = None,
-    headers: dict[str, str] | None = None,
-) -> tuple[int, bytes, str | None]:
-    """Status, bounded body and signature of one request; redirects are not followed."""
-    async with session.request(method, url, data=body, headers=headers, allow_redirects=False) as response:
-        answer = bytearray()
-        async for chunk in response.content.iter_any():
-            answer += chunk
-            if len(answer) > MAX_BYTES:
-                raise Misunderstood(f"the answer is longer than {MAX_BYTES} bytes")
-        return response.status, bytes(answer), response.headers.get(HEADER)

@@ -13,6 +13,7 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 from multidict import CIMultiDict
 
+from ..callers import Callers
 from ..core.model import Instant
 from ..crowd import PATIENCE, Connected, Crowd
 from ..listening import Listening
@@ -27,6 +28,9 @@ Post = Callable[[BaseRequest], Awaitable[Answer]]
 Page = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
 
+STRANGER = refusal(HTTPStatus.FORBIDDEN, "this address is not in checks.allow")
+
+
 class Surface:
     """The HTTP server: one table of answers, and what else is mounted beside it."""
 
@@ -37,8 +41,10 @@ class Surface:
         connections: int,
         loop: asyncio.AbstractEventLoop,
         listening: Listening | None = None,
+        callers: Callers | None = None,
     ) -> None:
         self.answers = answers
+        self.callers = callers or Callers()
         self.posts: dict[str, Post] = {}
         self.pages: dict[str, Page] = {}  # GETs with a response of their own
         self.exchanges: dict[str, Page] = {}  # POSTs with a response of their own
@@ -77,7 +83,7 @@ class Surface:
                 connection.transport.close()
 
     def _door(self) -> Door:
-        return Door(self.crowd, self._check, self._server)
+        return Door(self.crowd, self._check, self._server, self.callers.let_in)
 
     def _check(self, path: str, query: str, haproxy: tuple[str, str], sender: str) -> Answer | None:
         """A plain check, answered without aiohttp; None for every other path."""
@@ -91,6 +97,9 @@ class Surface:
     async def _handle(self, request: BaseRequest) -> StreamResponse:
         self.crowd.served(cast(Connection, request.protocol))
         path = _plain(request.path)
+        if path not in self.exchanges and not self.callers.let_in(request.transport):
+            self.callers.refused += 1
+            return _response(STRANGER, request.method)  # /peer knows its callers by other means
         methods = self._methods(path)
         if not methods:
             response: StreamResponse = _response(self._unknown(path), request.method)

@@ -45,7 +45,14 @@ Check = Callable[[str, str, tuple[str, str], str], Answer | None]
 class Door(asyncio.Protocol):
     """Whoever connects: on the quick lane until a request is not plain."""
 
-    def __init__(self, crowd: Crowd[Connected], check: Check, handler: Callable[[], RequestHandler]) -> None:
+    def __init__(
+        self,
+        crowd: Crowd[Connected],
+        check: Check,
+        handler: Callable[[], RequestHandler],
+        let_in: Callable[[asyncio.BaseTransport], bool],
+    ) -> None:
+        self._let_in = let_in
         self.transport: asyncio.Transport | None = None
         self._crowd = crowd
         self._check = check
@@ -96,7 +103,7 @@ class Door(asyncio.Protocol):
         connection = special.pop(b"connection", b"").lower()
         state = special.pop(b"x-haproxy-server-state", b"").decode()
         sessions = special.pop(b"x-healthagent-sessions", b"").decode()
-        if special or connection not in (b"", b"close", b"keep-alive"):
+        if not self._let_in(transport) or special or connection not in (b"", b"close", b"keep-alive"):
             return False
         answer = self._check(path.decode(), (query or b"").decode(), (state, sessions), self._sender())
         if answer is None:
