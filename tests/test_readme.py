@@ -18,6 +18,7 @@ PAGES = [
     *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md")),
     ROOT / "fencing" / "README.md",
     ROOT / "docs" / "security.md",
+    ROOT / "docs" / "operating.md",
     ROOT / "SECURITY.md",
 ]
 

@@ -318,7 +318,7 @@ async def test_an_agent_that_refuses_knows_of_the_sessions_that_it_still_has(
 async def test_a_replica_in_maintenance_drains_and_comes_back_after_its_restart(
     start_cluster: StartCluster, tmp_path: Path
 ) -> None:
-    """docs/runbook.md, "Taking a node out": reads go to the others first, writes notice nothing."""
+    """docs/operating.md, "Taking a node out": reads go to the others first, writes notice nothing."""
     async with traffic(start_cluster, tmp_path, "2.6", Layout.GATE) as made:
         primary, node, other = made.nodes
         agent = made.agents[1]

@@ -8,11 +8,13 @@ from ...standing import SILENT, UNASKED, Standing
 
 MEANINGS: Mapping[str, str] = {
     Reason.PRIMARY: "it is the primary",
+    Reason.FORCED_ON: "an operator forces it to take writes, for a while",
     Reason.REPLICA: "it follows the primary",
     Reason.REPLICA_NO_PRIMARY: "no primary is in sight; reads go on",
     Reason.RUNNING: "PostgreSQL runs",
     Reason.STOPPING: "its agent is stopping",
     Reason.MAINTENANCE: "an operator took it out for maintenance",
+    Reason.FORCED_OFF: "an operator took writes away from it, for a while",
     Reason.WITNESS: "a voice for majorities, without PostgreSQL",
     Reason.STARTING_UP: "its agent has just started",
     Reason.POSTGRES_DOWN: "PostgreSQL is down",
