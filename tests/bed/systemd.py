@@ -5,9 +5,9 @@
         systemd.drop_in("healthagent.service", "[Service]\\nWatchdogSec=2")
         systemd.ctl("start", "healthagent")
 
-What it and its services write to /etc, /opt, /run and /var/lib is in memory and gone with it. The network is
-that of the machine. Our program is at /opt/healthagent/bin/healthagent in there, and the user healthagent
-exists. Needs root.
+What it and its services write to /etc, /opt, /run, /usr/local and /var/lib is in memory and gone with it. The
+network is that of the machine. Our program is at /opt/healthagent/bin/healthagent in there, and the user
+healthagent exists. Needs root.
 """
 
 import os
@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,6 +28,7 @@ INSTALL = "apt-get install -y --no-install-recommends systemd util-linux"
 SYSTEMD = Path("/lib/systemd/systemd")
 USER = "daemon"  # the machine's user whose number ours has there: so PostgreSQL on the machine knows it
 BOOTED_WITHIN = 30.0  # seconds
+_runs = count(1)  # of this process
 
 # Run in a new mount namespace. The control group of this run is the root of those that systemd sees.
 OUTSIDE = """
@@ -43,27 +45,36 @@ umount -R /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
 mount -t tmpfs none "$FOLDER"
 cd "$FOLDER"
-mkdir upper work python checkout packages
-mount -t overlay overlay -o "lowerdir=/etc,upperdir=$FOLDER/upper,workdir=$FOLDER/work" /etc
+mkdir python checkout packages
 mount --bind "$PYTHON" python
 mount --bind "$CHECKOUT" checkout
 mount --bind "$PACKAGES" packages
-for place in /opt /run /var/lib; do mount -t tmpfs none "$place"; done
+cp -L /etc/resolv.conf /etc/hosts .  # in a container these are mounts, which a layer above does not show
+for place in etc opt usr/local; do
+    mkdir -p "upper/$place" "work/$place"
+    layers="lowerdir=/$place,upperdir=$FOLDER/upper/$place,workdir=$FOLDER/work/$place"
+    mount -t overlay overlay -o "$layers" "/$place"
+done
+rm -f /etc/resolv.conf
+cp resolv.conf hosts /etc
+mkdir -p /etc/systemd/system
+for place in /etc/systemd/system /run /var/lib; do mount -t tmpfs none "$place"; done
+rm -rf /opt/healthagent
 mkdir -p /opt/healthagent/bin /run/systemd/units-of-the-test
 for place in python checkout packages; do
-    mkdir "/opt/$place"
-    mount --move "$place" "/opt/$place"
+    mkdir "/run/$place"
+    mount --move "$place" "/run/$place"
 done
 program=/opt/healthagent/bin/healthagent
 {
     echo '#!/bin/sh'
-    echo 'export LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/checkout:/opt/packages'
-    echo "exec /opt/python/$PROGRAM -m healthagent" '"$@"'
+    echo 'export LD_LIBRARY_PATH=/run/python/lib PYTHONPATH=/run/checkout:/run/packages'
+    echo "exec /run/python/$PROGRAM -m healthagent" '"$@"'
 } > $program
 chmod 755 $program
 echo "healthagent:x:$(id -u "$OWNER"):$(id -g "$OWNER")::/nonexistent:/usr/sbin/nologin" >> /etc/passwd
 echo "healthagent:x:$(id -g "$OWNER"):" >> /etc/group
-export SYSTEMD_UNIT_PATH=/run/systemd/units-of-the-test container=other
+export SYSTEMD_UNIT_PATH=/run/systemd/units-of-the-test:/etc/systemd/system container=other
 cd /
 exec "$SYSTEMD" --system --unit=basic.target --log-target=console --log-level=info --show-status=no
 """
@@ -93,7 +104,7 @@ class Systemd:
         self.log_file = folder / "systemd.log"
         self._private = folder / "private"
         self._units = list(units)
-        self._group = f"healthagent-test-{os.getpid()}"
+        self._group = f"healthagent-test-{os.getpid()}-{next(_runs)}"
         self._process: subprocess.Popen[bytes] | None = None
         self._first = 0  # the process that is number 1 in there
 
@@ -144,10 +155,12 @@ class Systemd:
             assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{tail(self.log_file)}"
         return done
 
-    def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, *command: str, timeout: float = 60.0) -> "subprocess.CompletedProcess[str]":
         """Run a command in there, as root."""
         inside = ["nsenter", "-t", str(self._first), "--mount", "--pid", "--cgroup", "--ipc", "--uts"]
-        return subprocess.run([*inside, *command], capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            [*inside, *command], capture_output=True, text=True, timeout=timeout, check=False
+        )
 
     def show(self, unit: str, *properties: str) -> Mapping[str, str]:
         """Properties of a unit, as `systemctl show` names them."""

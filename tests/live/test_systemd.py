@@ -17,6 +17,7 @@ pytestmark = pytest.mark.live
 
 UNITS = sorted(path for path in (ROOT / "systemd").iterdir() if path.suffix in (".service", ".path"))
 SANDBOXED = [unit for unit in UNITS if unit.name in ("healthagent.service", "healthagent-pgpool.service")]
+README = ROOT / "systemd" / "README.md"
 AGENT = "healthagent.service"
 MOST_EXPOSED = 2.5  # of 10, in the words of `systemd-analyze security`
 LOG = "/run/agent.log"
@@ -208,6 +209,27 @@ def test_a_fence_hook_asks_and_systemd_acts(systemd: Systemd, agent: Agent) -> N
     systemd.ctl("start", AGENT)
     until(systemd.path("/run/fenced").exists, 10.0, "the fence has acted")
     assert not systemd.path("/run/healthagent/fence").exists(), "it would act again and again"
+
+
+def test_the_install_section_installs(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """Its commands as they are, but for Debian's packages and for PostgreSQL, which tests have already."""
+    (block,) = re.findall(r"^## Install.*?```sh\n(.*?)```", README.read_text(), re.DOTALL | re.MULTILINE)
+    elsewhere = ("apt-get ", "healthagent sql ", "systemctl status ")
+    commands = "".join(line + "\n" for line in block.splitlines() if not line.startswith(elsewhere))
+    listen = f"127.0.0.1:{free_port()}"
+    with Systemd(tmp_path, []) as systemd:
+        systemd.run("rm", "-r", "/opt/healthagent")
+        systemd.run("sed", "-i", "/^healthagent:/d", "/etc/passwd", "/etc/group")
+        systemd.write("/etc/default/healthagent", f"HEALTHAGENT_LISTEN={listen}\nPGPORT=1\n")
+        script = f"PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /run/checkout\n{commands}"
+        done = systemd.run("sh", "-euxc", script, timeout=110)
+        assert done.returncode == 0, done.stdout + done.stderr
+        shown = systemd.show(AGENT, "ActiveState", "UnitFileState", "StatusText")
+        assert shown["ActiveState"] == "active"
+        assert shown["UnitFileState"] == "enabled"
+        assert shown["StatusText"].startswith("/primary 503 postgres_down: ")
+        check = systemd.run("/usr/local/bin/healthagent", "check", "liveness", "--url", f"http://{listen}")
+        assert check.returncode == 0, check.stdout + check.stderr
 
 
 def six_seconds_later() -> Callable[[], bool]:
