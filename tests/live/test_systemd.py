@@ -211,6 +211,25 @@ def test_a_fence_hook_asks_and_systemd_acts(systemd: Systemd, agent: Agent) -> N
     assert not systemd.path("/run/healthagent/fence").exists(), "it would act again and again"
 
 
+@pytest.mark.parametrize(
+    ("unit", "file", "expected"),
+    [
+        pytest.param("keepalived", "keepalived/restart.conf", {"Restart": "always"}, id="keepalived"),
+        pytest.param("pgpool2", "pgpool/pgpool2-seed.conf", {"Restart": "on-failure"}, id="pgpool"),
+    ],
+)
+def test_what_is_added_to_the_unit_of_another(
+    booted: Systemd, unit: str, file: str, expected: dict[str, str]
+) -> None:
+    theirs = f"/run/systemd/units-of-the-test/{unit}.service"
+    booted.write(theirs, "[Service]\nExecStart=/bin/true\n")
+    booted.write(f"{theirs}.d/ours.conf", (ROOT / file).read_text())
+    done = booted.run("systemd-analyze", "verify", theirs)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    booted.ctl("daemon-reload")
+    assert booted.show(unit, *expected) == expected
+
+
 def test_the_install_section_installs(tmp_path: Path, free_port: Callable[[], int]) -> None:
     """Its commands as they are, but for Debian's packages and for PostgreSQL, which tests have already."""
     (block,) = re.findall(r"^## Install.*?```sh\n(.*?)```", README.read_text(), re.DOTALL | re.MULTILINE)
