@@ -230,6 +230,7 @@ def test_what_is_added_to_the_unit_of_another(
     assert booted.show(unit, *expected) == expected
 
 
+@pytest.mark.timeout(300)  # pip fetches a dozen packages
 def test_the_install_section_installs(tmp_path: Path, free_port: Callable[[], int]) -> None:
     """Its commands as they are, but for Debian's packages and for PostgreSQL, which tests have already."""
     (block,) = re.findall(r"^## Install.*?```sh\n(.*?)```", README.read_text(), re.DOTALL | re.MULTILINE)
@@ -241,7 +242,7 @@ def test_the_install_section_installs(tmp_path: Path, free_port: Callable[[], in
         systemd.run("sed", "-i", "/^healthagent:/d", "/etc/passwd", "/etc/group")
         systemd.write("/etc/default/healthagent", f"HEALTHAGENT_LISTEN={listen}\nPGPORT=1\n")
         script = f"PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ncd /run/checkout\n{commands}"
-        done = systemd.run("sh", "-euxc", script, timeout=110)
+        done = systemd.run("sh", "-euxc", script, timeout=240)
         assert done.returncode == 0, done.stdout + done.stderr
         shown = systemd.show(AGENT, "ActiveState", "UnitFileState", "StatusText")
         assert shown["ActiveState"] == "active"
