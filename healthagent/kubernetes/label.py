@@ -116,7 +116,7 @@ class RoleLabel:
         if wrong:
             return [f"kubernetes: the pod may still say {self.key}={wrong}, and must not: {self.error}"]
         wanted = self.wanted(now)
-        if self._pod is not None and self._pod.label == wanted:
+        if wanted is None or (self._pod is not None and self._pod.label == wanted):
             return [f"kubernetes: the label {self.key} cannot be looked at: {self.error}"]
         return [f"kubernetes: the pod cannot be labelled {self.key}={wanted}: {self.error}"]
 
@@ -198,7 +198,10 @@ class RoleLabel:
             raise
         self._given_up.clear()
         written = self._seen(written)
-        log.info("kubernetes: the pod says %s=%s", self.key, written.label)
+        if written.label is None:
+            log.info("kubernetes: the pod has no label %s", self.key)
+        else:
+            log.info("kubernetes: the pod is labelled %s=%s", self.key, written.label)
 
     def _seen(self, pod: Pod) -> Pod:
         if self._uid is None:

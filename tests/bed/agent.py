@@ -145,6 +145,10 @@ class Agent:
                 env=ours | self.environment,
             )
 
+    def adopt(self, process: "subprocess.Popen[bytes]") -> None:
+        """Take a process that was started otherwise for this agent: it is waited for and killed."""
+        self._process = process
+
     def wait_answering(self) -> None:
         """Wait until a started agent answers; AgentFailed when it exits instead."""
         until(self._answers, STARTED_WITHIN, f"{self.name} answers")

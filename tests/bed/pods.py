@@ -47,7 +47,6 @@ class Pod:
         self.log = self.folder / "postgresql.log"
         self._spec: Manifest = one("base", "StatefulSet", "pg")["spec"]["template"]["spec"]
         self._postgres: subprocess.Popen[bytes] | None = None
-        self._agent: subprocess.Popen[bytes] | None = None
         self.paths = {
             "/var/lib/postgresql/data": self.data,
             "/var/lib/healthagent": self.folder / "state",
@@ -110,7 +109,7 @@ class Pod:
         self.agent.folder.mkdir(parents=True, exist_ok=True)
         container = self._container("healthagent")
         with self.agent.log_file.open("ab") as log:
-            self._agent = self.agent._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [*HEALTHAGENT, *map(self._here, container["args"])],
                 env=self._environment(container)
                 | {
@@ -122,6 +121,7 @@ class Pod:
                 stdout=log,
                 stderr=log,
             )
+        self.agent.adopt(process)
 
     def kill(self) -> None:
         """The machine is gone: both end at once."""

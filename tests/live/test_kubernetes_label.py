@@ -79,6 +79,18 @@ async def test_an_api_that_hangs_delays_no_answer_and_no_end(tmp_path: Path, pos
         await api.says(None)
 
 
+async def test_a_replacement_leaves_the_label_where_it_is(tmp_path: Path, postgres: Node) -> None:
+    async with pod(tmp_path, postgres, None) as (api, agent):
+        await asyncio.to_thread(agent.start)
+        await api.says("primary")
+        await asyncio.to_thread(agent.replace)
+        # the new one looks for itself, and finds nothing to change
+        async with asyncio.timeout(20):
+            while (await asyncio.to_thread(agent.status))["kubernetes"]["seen"] != "primary":  # noqa: ASYNC110  # of another process
+                await asyncio.sleep(0.02)
+        assert api.history == ["primary"]
+
+
 async def test_what_is_missing_is_said_at_the_start(tmp_path: Path, postgres: Node) -> None:
     agent = Agent(tmp_path, postgres, settings={"kubernetes": {"role_label": LABEL}})
     agent.environment = {"KUBERNETES_SERVICE_HOST": "", "KUBERNETES_SERVICE_PORT": ""}
