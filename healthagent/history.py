@@ -2,7 +2,7 @@
 
 One sample each second; `SLOT` seconds share one place, and of what was seen in them the
 worst is kept, so that a short refusal stays visible. 720 places of 6 bytes for each member
-(4.3 kB; 281 kB for 65 of them), however much changes. A restart forgets it.
+(4.5 kB; 292 kB measured for 65 of them), however much changes. A restart forgets it.
 """
 
 from array import array

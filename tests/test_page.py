@@ -20,7 +20,7 @@ from healthagent.server.answers import Answers
 from healthagent.server.http import Surface
 from healthagent.server.page import HEADERS, SCRIPT, STYLE, StatusPage
 from healthagent.server.page.markup import Html, join, tag, text
-from healthagent.server.page.plot import FEWER_RUNS, MOST_RUNS, hour_of, lag_line, top_of
+from healthagent.server.page.plot import FEWER_RUNS, MOST_RUNS, Hour, hour_of, lag_line, top_of
 from healthagent.server.page.words import MEANINGS, SHADES, ago, lasting, listed, size, summary
 from healthagent.standing import SILENT, UNASKED, Standing, standings
 from tests.bed.boards import PRIMARY, START, Clock, board, replica, says
@@ -139,7 +139,7 @@ async def test_maintenance_alarms_and_a_conflict_stand_first(desk: Desk) -> None
     assert "peer pg9: has another list of members" in words
     assert "Maintenance: pg1 is out, for 10 min more." in words
     assert "2 PostgreSQL servers are primary: pg1 on timeline 3 and pg3 on timeline 4." in words
-    assert "Several primaries: pg1 is in conflict with pg3 on timeline 4" in words
+    assert "Conflict of pg1 with pg3 on timeline 4: " in words
     assert words.index("What is wrong") < words.index("Nodes")
 
 
@@ -409,6 +409,13 @@ def one(
 )
 def test_the_summary(found: list[Standing], level: str, said: str) -> None:
     assert summary(found) == (level, said)
+
+
+@pytest.mark.parametrize(
+    ("most", "top"), [(0, 64), (64, 64), (64.1, 96), (96, 96), (97, 128), (129, 192), (8315, 12288)]
+)
+def test_the_scale_of_lags_is_a_round_number_just_above_the_largest(most: float, top: float) -> None:
+    assert top_of([Hour([], 1, [None, most * 1024])]) == top * 1024
 
 
 @pytest.mark.parametrize(("members", "most"), [(8, MOST_RUNS), (9, FEWER_RUNS)])

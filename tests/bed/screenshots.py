@@ -18,7 +18,7 @@ from tests.bed.agent import Agent, agents_beside
 from tests.bed.browser import Chromium, browser
 
 WIDE, NARROW = 1280, 400
-WRITE = "INSERT INTO written SELECT repeat('x', 1000) FROM generate_series(1, 300)"
+WRITE = "INSERT INTO written SELECT repeat('x', 1000) FROM generate_series(1, 60)"
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as scratch,
-        Cluster(found, 3) as cluster,
+        Cluster(found, 3, settings={"wal_keep_size": "1GB"}) as cluster,
         agents_beside(Path(scratch), cluster.nodes, {"cluster": "orders"}) as agents,
         browser() as chromium,
     ):

@@ -99,9 +99,8 @@ def _alarms(seen: Seen) -> Html | None:
         said.append(
             tag(
                 "li",
-                tag("strong", "Several primaries"),
-                f": {board.identity.name} is in conflict with {rivals}; {winner} "
-                f"({spelled_signals(conflict.signals)}).",
+                tag("strong", "Conflict"),
+                f" of {board.identity.name} with {rivals}: {winner} ({spelled_signals(conflict.signals)}).",
             )
         )
     if not said:

@@ -128,12 +128,12 @@ def lag_line(name: str, lags: list[float | None], top: float) -> Html:
 
 
 def top_of(hours: Iterable[Hour]) -> float:
-    """The full height of all lines: the next power of two above the largest lag."""
+    """The full height of all lines: the next of 64, 96, 128, 192 ... kB above the largest lag."""
     most = max((lag for hour in hours for lag in hour.lags if lag is not None), default=0.0)
     top = LEAST_TOP
-    while top < most:
+    while 1.5 * top < most:
         top *= 2
-    return top
+    return top if most <= top else 1.5 * top
 
 
 def legend(shades: set[Shade]) -> Html:
