@@ -168,7 +168,13 @@ class Agent:
         self._beside = False  # another agent of this node still answers
         self.on_answering: Callable[[], None] = lambda: None
         self.holders = Holders(
-            self.board, self.journal, self.events, self.fence, self.keeper, lambda: self._signing
+            self.board,
+            self.journal,
+            self.events,
+            self.fence,
+            self.keeper,
+            self.event_file,
+            lambda: self._signing,
         )
 
     async def run(self, predecessor: Predecessor | None = None, inherited: Inherited | None = None) -> None:

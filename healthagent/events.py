@@ -177,6 +177,11 @@ class EventFile:
         self._error: str | None = None
         self._writing = Lock()  # the last write, at the end, may meet one that is under way
 
+    @property
+    def saving(self) -> bool:
+        """Whether a write is under way."""
+        return self._writing.locked()
+
     async def run(self) -> None:
         while True:
             await sleep(SAVE_AFTER)

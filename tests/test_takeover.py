@@ -23,6 +23,7 @@ from healthagent.core.view import Conflict, Memory, Rival, Signals
 from healthagent.events import Events
 from healthagent.fence import Fence
 from healthagent.journal import Journal
+from healthagent.keeper import Keeper
 from healthagent.listening import Listening
 from healthagent.notify import Notifier
 from healthagent.server.answers import Answers
@@ -193,6 +194,7 @@ def holders(name: str = "pg1", *, remembered: Memory | None = None) -> Holders:
         events,
         Fence(board, FenceSettings(), lambda: NOW, events),
         None,
+        None,
         lambda: None,
     )
 
@@ -236,6 +238,22 @@ def test_what_another_version_knows_is_read_as_far_as_possible() -> None:
         knowledge.read(msgspec.msgpack.encode(body))
     with pytest.raises(TakeoverFailed, match="cannot be read here"):
         knowledge.read(b"")
+
+
+async def test_a_successor_does_not_write_again_what_is_in_the_file(tmp_path: Path) -> None:
+    old, new = holders(), holders(remembered=Memory(NOW))
+    first = Keeper(old.board, tmp_path, "this boot", lambda: NOW, None)
+    first.follow(snap(), "pg1")
+    first.follow(snap(timeline=2), "pg1")
+    await first.save_now()
+    second = Keeper(new.board, tmp_path, "this boot", lambda: NOW, None)
+    history = second.history
+    replace(new, keeper=second).go_on(knowledge.read(replace(old, keeper=first).spelled()), NOW)
+    assert second._wanted(NOW) is None
+    assert [switch.timeline for switch in history] == [1]
+    second.follow(snap(timeline=3), "pg1")
+    assert [switch.timeline for switch in history] == [1, 2]
+    assert second._wanted(NOW) is not None
 
 
 OLD, NEW = snap(age=0.4), snap(age=0.1)
@@ -334,6 +352,7 @@ async def giver(tmp_path: Path) -> AsyncIterator[Giver]:
         Journal(node, events),
         events,
         Fence(node, FenceSettings(), Clock(), events),
+        None,
         None,
         lambda: None,
     )
@@ -443,6 +462,12 @@ async def test_it_waits_for_a_fence_command_and_gives_up(
     over.set()
     await fence._hook
     await giver._quiet()
+
+
+async def test_one_that_is_stopping_hands_nothing_over(giver: Giver) -> None:
+    giver._parts.holders.board.stop(START)
+    with pytest.raises(Refused, match="the running agent is stopping"):
+        await giver._quiet()
 
 
 # Clients that change hands.

@@ -175,13 +175,16 @@ class Giver:
 
     async def _quiet(self) -> None:
         """Wait for a moment at which nobody is being answered and nothing is being written."""
-        parts, keeper, fence = self._parts, self._parts.holders.keeper, self._parts.holders.fence
+        parts, holders = self._parts, self._parts.holders
+        keeper, fence, event_file = holders.keeper, holders.fence, holders.event_file
         deadline = parts.clock() + QUIET_WITHIN
         while True:
+            if holders.board.stopping:
+                raise Refused("the running agent is stopping")
             answering = parts.surface.crowd.busy or parts.agent_check.crowd.busy
             # a write that ends after the successor's first one would take it back
             saving = keeper is not None and keeper.saving
-            if not (answering or saving or fence.running):
+            if not (answering or saving or fence.running or (event_file is not None and event_file.saving)):
                 return
             if parts.clock() > deadline:
                 if saving:

@@ -12,7 +12,7 @@ from ..board import Board
 from ..core.model import Instant, Local
 from ..core.peer import Peer
 from ..core.view import Memory
-from ..events import MOST, Event, Events
+from ..events import MOST, Event, EventFile, Events
 from ..fence import Fence
 from ..journal import Journal
 from ..keeper import Keeper
@@ -47,6 +47,7 @@ class Holders:
     events: Events
     fence: Fence
     keeper: Keeper | None
+    event_file: EventFile | None
     exchange: Callable[[], Exchange | None]
 
     def spelled(self) -> bytes:

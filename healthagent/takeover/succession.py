@@ -64,7 +64,7 @@ class Succession:
         """
         predecessor, board = self._predecessor, self._holders.board
         await predecessor.until_seen(self._sees, stopped)
-        await predecessor.take(stopped)
+        await predecessor.take(stopped, board.policy.peer_interval)
         known, clients = predecessor.receive()
         with ExitStack() as unanswered:
             for _, connection in clients:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -36,7 +37,8 @@ from .place import connect
 
 SEES_WITHIN = 15.0  # seconds until PostgreSQL and each peer were asked, and until the running agent agrees
 LOOK_EVERY = 0.1  # seconds
-LEAVE = 1.2  # seconds in which clients connect anew: peers ask each peer.interval (500 ms)
+LEAVE = 1.2  # seconds in which clients connect anew; peers do, which ask each peer.interval
+LEAVE_AT_MOST = 4.5  # longer than a peer keeps a connection that it does not use
 GO_WITHIN = 5.0  # seconds
 AGAINST_ODDS = "it may be frozen, or is being replaced already: stop or kill it, and start this one"
 
@@ -71,9 +73,9 @@ class Predecessor:
                 raise Refused(answer.why)
             await asyncio.sleep(LOOK_EVERY)
 
-    async def take(self, stopped: Callable[[], bool]) -> None:
+    async def take(self, stopped: Callable[[], bool], peer_interval: float) -> None:
         """Give clients time to leave, then wait until it stands still; `receive` and `commit` must follow."""
-        await asyncio.sleep(LEAVE)
+        await asyncio.sleep(min(max(LEAVE, 2 * peer_interval + 0.2), LEAVE_AT_MOST))
         if stopped():
             raise Refused("this one was stopped")
         self._channel.send(Take(), STILL)
@@ -129,10 +131,22 @@ class Predecessor:
 
 
 def reach(directory: Path, name: str, cluster: str) -> Predecessor | None:
-    """The agent that runs with this state_dir; None when there is none. Blocks for some seconds at most."""
-    connection = connect(directory)
-    if connection is None:
-        return None
+    """The agent that runs with this state_dir; None when there is none. Blocks for some seconds at most.
+
+    One that ends at this moment may have been replaced: then its successor is the one that runs.
+    """
+    for pause in (0.1, 0.5, 0.0):
+        connection = connect(directory)
+        if connection is None:
+            return None
+        try:
+            return _welcomed(connection, name, cluster)
+        except Gone:
+            time.sleep(pause)
+    return None
+
+
+def _welcomed(connection: socket.socket, name: str, cluster: str) -> Predecessor:
     channel = Channel(connection, DEATH_WITHIN)
     try:
         if channel.uid != os.geteuid():
@@ -145,9 +159,6 @@ def reach(directory: Path, name: str, cluster: str) -> Predecessor | None:
         except TakeoverFailed as error:
             raise TakeoverFailed(f"process {channel.pid} runs here: {error}; {AGAINST_ODDS}") from None
         sockets = {offer.address: channel.take(offer.count) for offer in welcome.offers}
-    except Gone:
-        channel.close()
-        return None
     except TakeoverFailed:
         channel.close()
         raise
