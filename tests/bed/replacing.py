@@ -39,7 +39,7 @@ listen {backend}
     bind 127.0.0.1:{port}
     option httpchk OPTIONS /primary
     http-check expect status 200
-    default-server check {tls} inter 100ms fall 1 rise 1 on-marked-down shutdown-sessions
+    default-server check {tls} fall 1 rise 1 on-marked-down shutdown-sessions
     default-server agent-check agent-inter 100ms agent-send "primary\\n"
 {servers}
 """
@@ -162,7 +162,7 @@ async def _watched(agents: Sequence[Agent], front: Haproxy, writer: Writer, fold
         ),
         incarnations=frozenset(known),
         seen_as=frozenset(views),
-        proxy_said="\n".join(line for line in front.said(200).splitlines() if first.name in line),
+        proxy_said="\n".join(line for line in front.said(10_000).splitlines() if "failed" in line),
     )
 
 
@@ -182,7 +182,8 @@ def _front(
         socket=socket_of(folder),
         backend=BACKEND,
         port=free_port(),
-        tls="check-ssl verify none" if tls else "",
+        # HAProxy gives a TLS handshake no longer than `inter`, and a busy machine may take 100 ms for it
+        tls="check-ssl verify none inter 500ms" if tls else "inter 100ms",
         servers=servers,
     )
     return Haproxy(binary, text, folder)
