@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
@@ -70,6 +71,7 @@ def test_list_watch_ends_with_its_reader(agents: list[Agent]) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         assert watching.stderr is not None
+        datetime.fromisoformat(watching.stdout.readline().strip())
         assert watching.stdout.readline().startswith("Member ")
         watching.stdout.close()  # as `| head -1` does
         assert watching.wait(10) == 1

@@ -185,6 +185,8 @@ def test_the_dsn_is_asked_only_while_the_agent_is_silent(tmp_path: Path, streami
     with started([one, two]):
         one.wait_for("/primary", 200)
         two.wait_for("/replica", 200, "replica")
+        # who never heard it serve has no reason to think that it may still
+        wait(lambda: peer(two, "pg1")["serving"], "pg2 hears that pg1 serves")
         # at the start it was silent for a moment
         wait(lambda: peer(two, "pg1")["asked_directly"] is None, "pg2 leaves pg1's PostgreSQL alone")
         wait(lambda: probes() <= 2, "only its own agent asks it")
