@@ -35,6 +35,9 @@ nightly: .venv/dev.stamp ## play a million random schedules of faults on virtual
 soak: .venv/dev.stamp ## check 500 times a second for 15 minutes while PostgreSQL and peers fail at random (ARGS="--minutes 5")
 	$(BIN)/python -m tests.soak $(ARGS)
 
+fuzz: .venv/dev.stamp ## feed everything that reads what others wrote with random input (10 minutes: ARGS="--minutes 10")
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
 bench: .venv/dev.stamp ## measure side by side with other health checks
 	$(BIN)/python -m bench $(ARGS)
 
@@ -73,4 +76,4 @@ system-packages:
 	python3 -m venv .cache/uv
 	.cache/uv/bin/pip --quiet install uv
 
-.PHONY: help demo test style types matrix nightly soak bench windows image lock clean system-packages
+.PHONY: help demo test style types matrix nightly fuzz soak bench windows image lock clean system-packages
