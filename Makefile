@@ -15,7 +15,7 @@ help: ## print this list
 demo: .venv/run.stamp ## start a 3-node cluster with agents on loopback and walk through failover and split brain
 	@$(BIN)/healthagent demo $(ARGS)
 
-test: .venv/dev.stamp system-packages ## run every check and every test; as root, installs the programs that tests need
+test: .venv/dev.stamp .cache/audit/stamp system-packages ## run every check and every test; as root, installs the programs that tests need
 	@scripts/test.sh
 
 style: .venv/dev.stamp ## check the code's style and format
@@ -57,7 +57,14 @@ lock: .cache/uv/bin/uv ## pin requirements/*.txt for what pyproject.toml asks (n
 	$(COMPILE) pyproject.toml -o requirements/run.txt
 	$(COMPILE) --group build -c requirements/run.txt -o requirements/build.txt
 	$(COMPILE) --group demo -o requirements/demo.txt
+	$(COMPILE) --group audit -o requirements/audit.txt
 	$(COMPILE) pyproject.toml --group dev $(LOCKS:%=-c %) -o requirements/dev.txt
+
+sbom: .cache/audit/stamp ## write dist/sbom.json: what an installation consists of, with its hashes (CycloneDX)
+	@.cache/audit/bin/python scripts/sbom.py dist/sbom.json
+
+audit: .cache/audit/stamp ## ask for known vulnerabilities of all locked packages; needs the network
+	.cache/audit/bin/pip-audit --disable-pip --require-hashes $(LOCKS:%=-r %) -r requirements/dev.txt $(ARGS)
 
 clean: ## remove everything that make has made
 	rm -rf .venv .cache dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -72,8 +79,13 @@ system-packages:
 .venv/dev.stamp: requirements/dev.txt $(LOCKS) pyproject.toml
 	@scripts/venv.sh dev
 
+.cache/audit/stamp: requirements/audit.txt | .venv/run.stamp
+	$(BIN)/python -m venv .cache/audit
+	.cache/audit/bin/pip --quiet --disable-pip-version-check install --require-hashes -r requirements/audit.txt
+	touch $@
+
 .cache/uv/bin/uv:
 	python3 -m venv .cache/uv
 	.cache/uv/bin/pip --quiet install uv
 
-.PHONY: help demo test style types matrix nightly fuzz soak bench windows image lock clean system-packages
+.PHONY: help demo test style types matrix nightly fuzz soak bench windows image lock sbom audit clean system-packages

@@ -28,6 +28,7 @@ def names(requirements: list[str | dict[str, str]]) -> set[str]:
         ("run", names(PROJECT["project"]["dependencies"])),
         ("build", names(GROUPS["build"])),
         ("demo", names(GROUPS["demo"])),
+        ("audit", names(GROUPS["audit"])),
         ("dev", names(PROJECT["project"]["dependencies"]) | names(GROUPS["dev"])),
     ],
 )
