@@ -29,7 +29,8 @@ types: .venv/dev.stamp ## check types, and who imports whom
 matrix: .venv/dev.stamp ## run the live tests with every supported PostgreSQL version
 	$(BIN)/pytest -m matrix $(ARGS)
 
-nightly: .venv/dev.stamp ## play a million random schedules of faults on virtual time (hours)
+nightly: .venv/dev.stamp ## ten minutes of fuzzing, then a million random schedules of faults on virtual time (hours)
+	$(BIN)/python -m tests.fuzz
 	$(BIN)/python -m tests.simulator --schedules 1000000 $(ARGS)
 
 soak: .venv/dev.stamp ## check 500 times a second for 15 minutes while PostgreSQL and peers fail at random (ARGS="--minutes 5")
