@@ -91,23 +91,56 @@ def _twisted(value: Any) -> Any:
             return {}
 
 
-def _changed(example: str, changes: Sequence[tuple[float, Any, str]]) -> bytes:
+SAME: dict[type, Sequence[Any]] = {
+    bool: [False, True],
+    int: [0, 1, 2, 3, 4, 2**31, 2**32 - 1, 2**63 - 1],
+    float: [0.0, 0.2, 2.0, 3.1, 1e9, 4e9],
+    str: [
+        "",
+        "pg1",
+        "pg2",
+        "pg3",
+        "main",
+        "primary",
+        "replica",
+        "0",
+        "7" * 20,
+        "x" * 255,
+        "7710718678868212726",
+    ],
+    list: [[]],
+}
+
+
+def _other(value: Any, pick: float) -> Any:
+    """Another value of the same type, which may well be allowed."""
+    others = SAME.get(type(value), [value])
+    return others[min(int(pick * len(others)), len(others) - 1)]
+
+
+def _changed(example: str, changes: Sequence[tuple[float, float, Any, str]]) -> bytes:
     document = json.loads(example)
-    for where, value, how in changes:
+    for where, pick, value, how in changes:
         places = _places(document)
         if not places:
             break
         container, key = places[min(int(where * len(places)), len(places) - 1)]
-        if how == "drop":
-            del container[key]
-        else:
-            container[key] = value if how == "replace" else _twisted(container[key])
+        match how:
+            case "drop":
+                del container[key]
+            case "replace":
+                container[key] = value
+            case "twist":
+                container[key] = _twisted(container[key])
+            case _:
+                container[key] = _other(container[key], pick)
     return json.dumps(document).encode()
 
 
 def nearly_json(*examples: bytes) -> st.SearchStrategy[bytes]:
     """One of the examples, up to five of its values changed or left out; or its text edited."""
-    change = st.tuples(st.floats(0, 1), VALUES, st.sampled_from(["drop", "replace", "twist"]))
+    how = st.sampled_from(["other", "other", "other", "other", "drop", "replace", "twist"])
+    change = st.tuples(st.floats(0, 1), st.floats(0, 1), VALUES, how)
     texts = [example.decode() for example in examples]
     changed = st.builds(_changed, st.sampled_from(texts), st.lists(change, max_size=5))
     return changed | nearly(*examples)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from aiohttp.web_protocol import RequestHandler
 from hypothesis import strategies as st
 
@@ -269,6 +270,7 @@ replica: {max_lag: 16MB, max_lag_time: 2h, require_primary: true}
 tags: {noloadbalance: true, zone: "no", weight: 5, share: 0.5}
 fence: {command: [/usr/bin/fence, "a b"], "on": [isolated]}
 """
+AS_JSON = json.dumps(yaml.safe_load(CONFIGURATION)).encode()  # which is YAML too
 DONE = (b"CommandComplete",)
 NODE = b"NodeInfo db 5432 2 0 up 1 2 primary 168 streaming async 1795300898".split()
 ONE = (b"i", (b"ArraySize", b"1"))
@@ -287,6 +289,6 @@ TARGETS = [
     Target("Patroni's JSON", patroni_wire, nearly_json(PATRONI)),
     Target("HTTP lane", http_lane, st.tuples(nearly(REQUEST, BARE, REQUEST + BARE), st.integers(1, 30))),
     Target("query", query_string, queries() | nearly(QUERY.encode(), b"lag=5s", b"lag=0x10kB", b"limit=5")),
-    Target("configuration", configuration, nearly(CONFIGURATION, example().encode())),
+    Target("configuration", configuration, nearly_json(AS_JSON) | nearly(CONFIGURATION, example().encode())),
     Target("PCP", pcp, nearly_frames(*TALKS) | nearly(LOGGED_IN, *(framed(talk) for talk in TALKS))),
 ]
