@@ -41,7 +41,7 @@ def test_every_path_of_the_tables_is_described() -> None:
 @pytest.mark.parametrize("path", [path for path in PATHS if path in CHECKS])
 def test_a_check_is_described_with_its_refusals(path: str) -> None:
     for method in ("get", "head", "options"):
-        assert {"400"} < PATHS[path][method]["responses"].keys() <= {"200", "400", "503"}
+        assert {"400", "403"} < PATHS[path][method]["responses"].keys() <= {"200", "400", "403", "503"}
 
 
 @pytest.mark.parametrize(

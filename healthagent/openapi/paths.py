@@ -65,7 +65,9 @@ def description() -> bytes:
         "post": _change("Take this node out of service, or back", "Maintenance", "MaintenanceDone")
     }
     paths["/override"] = {
-        "post": _change("Forget a newer timeline and an unresolved conflict", "Override", "OverrideDone")
+        "post": _change(
+            "Clear a latch, or force the verdict on /primary for a bounded time", "Override", "OverrideDone"
+        )
     }
     return msgspec.json.encode(
         {
@@ -119,6 +121,7 @@ def _page(words: str, media: tuple[str, ...]) -> Json:
 def _reads(words: str, answers: dict[str, Json], asked: Iterable[str] = ()) -> Json:
     """GET, and the two that answer as it does."""
     parameters = [{"$ref": f"#/components/parameters/{name}"} for name in asked]
+    answers = {"403": _answer("The caller's address is not in checks.allow", "Error"), **answers}
     bare = {
         status: {name: part for name, part in said.items() if name != "content"}
         for status, said in answers.items()
@@ -170,6 +173,7 @@ def _change(words: str, asked: str, done: str) -> Json:
             "200": _answer("Done", done),
             "400": _answer("The body is not what is wanted", "Error"),
             "403": _answer("The caller may not change anything", "Error"),
+            "409": _answer("Not while another node may be written to", "Error"),
             "413": _answer("The body is too long", "Error"),
             "415": _answer("The body is no application/json", "Error"),
         },

@@ -5,7 +5,7 @@ Bodies that others read field by field are described in full, the rest by what i
 
 import msgspec
 
-from ..control import LONGEST, MaintenanceAsked, OverrideAsked
+from ..control import LONGEST, LONGEST_ON, MaintenanceAsked, OverrideAsked
 from ..core.model import Reason, Role
 from ..events import MOST, Kind
 from ..server.events import HIGHEST
@@ -24,11 +24,40 @@ def components() -> Json:
         [Message, MaintenanceAsked, OverrideAsked], ref_template="#/components/schemas/{name}"
     )
     defined["Maintenance"] = defined.pop("MaintenanceAsked")
-    defined["Override"] = defined.pop("OverrideAsked")
+    defined["Override"] = _override(defined.pop("OverrideAsked")["properties"])
     return {
         "parameters": _parameters(),
         "schemas": {**defined, **_schemas()},
         "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "control.token"}},
+    }
+
+
+def _override(fields: dict[str, Json]) -> Json:
+    """The three things that one may ask for, each with what it needs."""
+
+    def one(required: list[str], **narrower: Json) -> Json:
+        return {
+            "type": "object",
+            "properties": {**fields, **narrower},
+            "required": required,
+            "additionalProperties": False,
+        }
+
+    longest: Json = {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST}
+    longest_on: Json = {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_ON}
+    said: Json = {**fields["why"], "minLength": 1, "pattern": "[A-Za-z0-9]"}
+    return {
+        "anyOf": [
+            {"title": "Clear or end", **one([], primary=NULL)},
+            {
+                "title": "Refuse for a while",
+                **one(["primary", "seconds"], primary={"const": "off"}, seconds=longest),
+            },
+            {
+                "title": "Permit for a while",
+                **one(["primary", "seconds", "why"], primary={"const": "on"}, seconds=longest_on, why=said),
+            },
+        ]
     }
 
 
@@ -139,6 +168,12 @@ def _schemas() -> Json:
             on=FLAG,
             seconds=_or_null({"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST}),
         ),
-        "OverrideDone": _object("cleared", cleared=_list(TEXT)),
+        "OverrideDone": {
+            "anyOf": [
+                _object("cleared", cleared=_list(TEXT)),
+                _object("ended", ended=FLAG),
+                _object("primary seconds", primary={"enum": ["on", "off"]}, seconds=NUMBER),
+            ]
+        },
         "Error": _object("error", error=TEXT, paths=_list(TEXT)),
     }

@@ -135,7 +135,8 @@ def talked(pieces: Sequence[bytes]) -> tuple[bytes, bytes | None]:
         return answers.answer(path, query, NOW)
 
     rest = Rest()
-    door = Door(crowd, check, lambda: cast(RequestHandler, rest))  # only what any Protocol has is used
+    handler = cast(RequestHandler, rest)  # only what any Protocol has is used
+    door = Door(crowd, check, lambda: handler, lambda _transport: True)
     line = Line()
     door.connection_made(line)
     for piece in pieces:
