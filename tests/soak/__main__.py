@@ -75,7 +75,8 @@ def summary(clients: Clients, faults: Faults, before: list[Holds], after: list[H
     answers = sum(clients.answered.values())
     lines = [
         f"{answers} answers in {seconds:.0f} s, {answers / seconds:.0f} a second; {clients.wrong} wrong; "
-        f"the slowest of an agent left alone took {clients.longest * 1000:.0f} ms",
+        f"the slowest of an agent left alone took {clients.longest * 1000:.0f} ms; "
+        f"the machine stood still {clients.stalls} times",
         *(f"  {count:6} {' '.join(map(str, key))}" for key, count in sorted(clients.answered.items())),
         "faults: " + ", ".join(f"{count} {what}" for what, count in sorted(faults.done.items())),
     ]

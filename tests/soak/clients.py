@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from healthagent.clock import boottime
 from tests.bed.agent import Agent
-from tests.soak.disturbances import Answer, Truth
+from tests.soak.disturbances import MOMENT, Answer, Disturbance, Truth
 
 AT_ONCE = 2000  # questions on their way; a frozen agent's pile up
 PATIENCE = 15.0  # seconds
@@ -23,6 +23,7 @@ class Clients:
         self.answered: Counter[tuple[str, str, int]] = Counter()  # (node, path, status)
         self.complaints: list[str] = []
         self.wrong = 0
+        self.stalls = 0  # of this whole machine, as far as can be told
         self.longest = 0.0  # seconds that an agent left alone took
         self._agents = list(agents)
         self._truth = truth
@@ -40,9 +41,19 @@ class Clients:
                     if len(self._asking) < AT_ONCE:
                         self._ask_one()
                 await asyncio.sleep(max(0.0, due - loop.time()))
+                if (late := loop.time() - due) > MOMENT:
+                    self._note_stall(late)
+                    due += late
         finally:
             if self._asking:
                 await asyncio.wait(self._asking, timeout=PATIENCE)
+
+    def _note_stall(self, seconds: float) -> None:
+        """This process stood still, and so, it must be assumed, did the agents: nobody left them alone."""
+        self.stalls += 1
+        now = boottime()
+        for agent in self._agents:
+            self._truth.of_agents.append(Disturbance(agent.name, now - seconds - MOMENT, False, now))
 
     def _ask_one(self) -> None:
         agent = self._chance.choice(self._agents)
