@@ -31,9 +31,9 @@ from healthagent.server.http import Surface
 from healthagent.takeover import (
     Giver,
     Holders,
-    Parts,
     PlaceError,
     Refused,
+    Replaceable,
     TakeoverFailed,
     bind,
     knowledge,
@@ -358,7 +358,7 @@ async def giver(tmp_path: Path) -> AsyncIterator[Giver]:
     )
     surface = Surface(Answers(node), Clock(), 100, loop)
     check = AgentCheck(node, Clock(), 100, loop)
-    made = Giver(bind(tmp_path), Parts(kept, surface, check, Told(), Clock(), end, start_anew))
+    made = Giver(bind(tmp_path), Replaceable(kept, surface, check, Told(), Clock(), end, start_anew))
     yield made
     made._listener.close()
 

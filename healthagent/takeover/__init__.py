@@ -22,7 +22,7 @@ when the kernel says so too (a pidfd).
 """
 
 from .channel import Gone, Refused, TakeoverFailed
-from .giver import DETACH, Giver, Parts
+from .giver import DETACH, Giver, Replaceable
 from .knowledge import Holders
 from .place import PlaceError, bind
 from .succession import Succession
@@ -33,10 +33,10 @@ __all__ = [
     "Giver",
     "Gone",
     "Holders",
-    "Parts",
     "PlaceError",
     "Predecessor",
     "Refused",
+    "Replaceable",
     "Succession",
     "TakeoverFailed",
     "bind",

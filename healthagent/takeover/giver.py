@@ -64,8 +64,8 @@ def start_anew() -> NoReturn:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Of the agent that may be replaced."""
+class Replaceable:
+    """What of an agent is handed on, or must stand still for that."""
 
     holders: Holders
     surface: Surface
@@ -79,7 +79,7 @@ class Parts:
 class Giver:
     """Waits for successors: `await giver.run()`, which ends with the process when one has taken over."""
 
-    def __init__(self, listener: socket.socket, parts: Parts) -> None:
+    def __init__(self, listener: socket.socket, parts: Replaceable) -> None:
         self._listener = listener
         self._parts = parts
 
