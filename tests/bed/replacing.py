@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from healthagent.demo.ports import free_port
-from healthagent.demo.postgres import Node
+from healthagent.demo.postgres import Node, until
 from tests.bed.agent import Agent, together
 from tests.bed.haproxy import Binary, Haproxy, socket_of
 from tests.bed.sampler import Sample, Sampler
@@ -21,6 +21,7 @@ from tests.bed.writer import TABLE, Writer
 BACKEND = "writes"
 CLIENTS = 16
 CALM = 0.3  # seconds between two replacements
+CALMLY = "heard, primary, no alarm"
 CONFIGURATION = """\
 global
     stats socket {socket} mode 600 level admin
@@ -126,6 +127,7 @@ async def replaced(
 
 async def _watched(agents: Sequence[Agent], front: Haproxy, writer: Writer, folder: Path, count: int) -> Seen:
     first, *others = agents
+    await asyncio.to_thread(until, lambda: _views(others, first.name) == {CALMLY}, 10.0, "all hear it serve")
     before = _counted(front)
     known, views = {first.status()["incarnation"]}, set[str]()
     looking = asyncio.create_task(_look(others, first.name, views))
@@ -203,9 +205,14 @@ def _counted(front: Haproxy) -> tuple[int, int]:
 async def _look(others: Sequence[Agent], name: str, views: set[str]) -> None:
     """Note what the others take an agent for, for ever."""
     while True:
-        for other in others:
-            status = await asyncio.to_thread(other.status)
-            found = next(one for one in status["peers"] if one["name"] == name)
-            heard = "heard" if found["heard"] else "silent"
-            views.add(f"{heard}, {found['reason']}, {found['alarm'] or 'no alarm'}")
+        views |= await asyncio.to_thread(_views, others, name)
         await asyncio.sleep(0.05)
+
+
+def _views(others: Sequence[Agent], name: str) -> set[str]:
+    views = set()
+    for other in others:
+        found = next(one for one in other.status()["peers"] if one["name"] == name)
+        heard = "heard" if found["heard"] else "silent"
+        views.add(f"{heard}, {found['reason']}, {found['alarm'] or 'no alarm'}")
+    return views

@@ -14,7 +14,7 @@ from healthagent.demo.postgres import Node, until
 from tests.bed.agent import Agent, agents_beside
 from tests.bed.certificates import Certificates
 from tests.bed.haproxy import Missing, find_haproxy
-from tests.bed.replacing import Seen, replaced
+from tests.bed.replacing import CALMLY, Seen, replaced
 from tests.bed.sampler import Sample, Sampler
 from tests.conftest import StartCluster
 
@@ -32,7 +32,7 @@ def unnoticed(seen: Seen) -> None:
     assert list(seen.cut) == []
     assert seen.commits > 0
     assert len(seen.incarnations) == 1
-    assert seen.seen_as == {"heard, primary, no alarm"}
+    assert seen.seen_as == {CALMLY}
     assert seen.peers_said == ""
 
 
