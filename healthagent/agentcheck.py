@@ -10,10 +10,12 @@ what this agent's next word could undo.
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from .board import Board
 from .callers import Callers
+from .clock import decided_now
 from .core.model import Instant, Verdict
 from .core.weight import weight
 from .crowd import PATIENCE, Crowd
@@ -82,7 +84,7 @@ class AgentCheck:
         return Connection(self.crowd, self._answer, self._loop, self.callers, read)
 
     def _answer(self, question: bytes) -> bytes:
-        return answer(question, self._board, self._clock())
+        return decided_now(partial(answer, question, self._board), self._clock)
 
 
 class Connection(asyncio.BufferedProtocol):

@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import cast
@@ -14,6 +15,7 @@ from aiohttp.web_response import Response, StreamResponse
 from multidict import CIMultiDict
 
 from ..callers import Callers
+from ..clock import decided_now
 from ..core.model import Instant
 from ..crowd import PATIENCE, Connected, Crowd
 from ..listening import Listening
@@ -87,10 +89,10 @@ class Surface:
 
     def _check(self, path: str, query: str, haproxy: tuple[str, str], sender: str) -> Answer | None:
         """A plain check, answered without aiohttp; None for every other path."""
-        path, now = _plain(path), self._clock()
-        answer = self.answers.answer(path, query, now)
+        path = _plain(path)
+        answer = decided_now(partial(self.answers.answer, path, query), self._clock)
         if answer is not None:
-            self.haproxy_states.note(sender, *haproxy, now)
+            self.haproxy_states.note(sender, *haproxy, self._clock())
             self.checks[path, answer.status] += 1
         return answer
 
@@ -133,7 +135,8 @@ class Surface:
             return response if allow is None else _response(Answer(response.status, b""), "OPTIONS", allow)
         self._note_haproxy(request)
         # undecoded: parse_query does that, and to decode twice is to read what nobody wrote
-        answer = self.answers.answer(path, request.rel_url.raw_query_string, self._clock())
+        decide = partial(self.answers.answer, path, request.rel_url.raw_query_string)
+        answer = decided_now(decide, self._clock)
         assert answer is not None, "the answers know this path"
         return _response(answer, request.method, allow)
 
