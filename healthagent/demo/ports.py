@@ -4,9 +4,11 @@ import random
 import socket
 from pathlib import Path
 
+_given: set[int] = set()  # several are chosen before the first of them is in use
+
 
 def free_port() -> int:
-    """A loopback TCP port that is free now and stays free of other programs' outgoing connections.
+    """A loopback TCP port, another one each time, that stays free of other programs' outgoing connections.
 
     Not `bind(0)`: that yields a port of the ephemeral range, which any outgoing connection may take
     between a server's stop and its restart.
@@ -15,10 +17,13 @@ def free_port() -> int:
     candidates = range(10_000, ephemeral) if ephemeral > 12_000 else range(ephemeral, 60_000)
     while True:
         port = random.SystemRandom().choice(candidates)  # not the shared generator: hypothesis seeds that one
+        if port in _given:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port

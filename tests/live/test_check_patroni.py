@@ -15,6 +15,7 @@ import pytest
 
 from healthagent.demo.binaries import Binaries
 from healthagent.demo.cluster import Cluster, Template
+from healthagent.demo.postgres import until
 from healthagent.server.patroni import COMPATIBLE_WITH
 from tests.bed.agent import Agent, agents_beside
 
@@ -115,7 +116,11 @@ def test_a_failover_is_seen_by_all(agents: list[Agent], cluster: Cluster, tmp_pa
     agents[1].wait_for("/primary", 200, timeout=30)
     agents[2].wait_for("/async", 200)
     assert check(agents[1], "node_tl_has_changed", "--state-file", state)[0] == CRITICAL
+    until(
+        lambda: all(check(agent, "cluster_has_leader")[0] == OK for agent in agents),
+        10.0,
+        "all hear that it serves",
+    )
     for agent in agents:
-        assert check(agent, "cluster_has_leader")[0] == OK
         assert check(agent, "cluster_has_replica", "-w", "1:")[0] == OK
         assert check(agent, "cluster_node_count", "--healthy-warning", "3:")[0] == WARNING
