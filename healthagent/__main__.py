@@ -1,6 +1,6 @@
 """`python -m healthagent`."""
 
-from .commands import main
+from healthagent.commands import main
 
 if __name__ == "__main__":
     main()

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-from .board import Board
-from .callers import Callers
-from .clock import decided_now
-from .core.model import Instant, Verdict
-from .core.weight import weight
-from .crowd import PATIENCE, Crowd
-from .listening import Listening
+from healthagent.board import Board
+from healthagent.callers import Callers
+from healthagent.clock import decided_now
+from healthagent.core.model import Instant, Verdict
+from healthagent.core.weight import weight
+from healthagent.crowd import PATIENCE, Crowd
+from healthagent.listening import Listening
 
 WAIT = 0.1  # seconds for the question; an HAProxy without agent-send sends none
 MAX_QUESTION = 256  # bytes

@@ -1,9 +1,9 @@
 """What is wrong without changing a verdict: for the log, /status and a metric."""
 
-from .board import Board
-from .core.members import snapshot_of
-from .core.model import Instant, Role
-from .core.peer import Alarm, Peer
+from healthagent.board import Board
+from healthagent.core.members import snapshot_of
+from healthagent.core.model import Instant, Role
+from healthagent.core.peer import Alarm, Peer
 
 
 def alarms_of(board: Board, state_error: str | None, now: Instant, tls_error: str | None = None) -> list[str]:

@@ -8,9 +8,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from . import __version__
-from .core.evidence import decide_running, younger
-from .core.members import (
+from healthagent import __version__
+from healthagent.core.evidence import decide_running, younger
+from healthagent.core.members import (
     hear,
     heard,
     heard_count,
@@ -21,13 +21,21 @@ from .core.members import (
     refuse,
     snapshot_of,
 )
-from .core.memory import raise_high_water, remember, serve
-from .core.model import Failure, Instant, Local, Reason, Role, Snapshot, Tag, Verdict
-from .core.peer import Alarm, Call, Peer, Served, Source, Statement
-from .core.primary import decide_primary
-from .core.replica import PLAIN, Ask, decide_replica, decide_sync
-from .core.view import Maintenance, Memory, Override, Policy, View
-from .wire import MAX_SENTENCE, CandidateSaid, HighWaterSaid, Message, ServedSaid, SightSaid, said_of
+from healthagent.core.memory import raise_high_water, remember, serve
+from healthagent.core.model import Failure, Instant, Local, Reason, Role, Snapshot, Tag, Verdict
+from healthagent.core.peer import Alarm, Call, Peer, Served, Source, Statement
+from healthagent.core.primary import decide_primary
+from healthagent.core.replica import PLAIN, Ask, decide_replica, decide_sync
+from healthagent.core.view import Maintenance, Memory, Override, Policy, View
+from healthagent.wire import (
+    MAX_SENTENCE,
+    CandidateSaid,
+    HighWaterSaid,
+    Message,
+    ServedSaid,
+    SightSaid,
+    said_of,
+)
 
 SETTLED = 0.05  # seconds for which a memory without new evidence is reused: time only ever relaxes it
 FROZEN = 0.5  # seconds that a call may overrun its budget on a busy machine

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from .core.model import Instant
+from healthagent.core.model import Instant
 
 STOOD_STILL = 0.25  # seconds: a decision takes a thousandth of that, also on a busy machine
 ATTEMPTS = 3  # then the machine is that slow, and the last decision is as young as one can be

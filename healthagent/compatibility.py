@@ -13,10 +13,10 @@ from datetime import datetime
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .board import Board
-from .core.members import heard
-from .core.model import Instant, Role, Snapshot
-from .server.patroni import COMPATIBLE_WITH, in_maintenance, node_json
+from healthagent.board import Board
+from healthagent.core.members import heard
+from healthagent.core.model import Instant, Role, Snapshot
+from healthagent.server.patroni import COMPATIBLE_WITH, in_maintenance, node_json
 
 POSTGRES_EXPORTER = "postgres_exporter"
 PATRONI = "patroni"

@@ -16,12 +16,12 @@ import msgspec
 from aiohttp.web_request import BaseRequest
 from msgspec import Meta, Struct
 
-from .board import Board
-from .core.forced import objection
-from .core.model import Instant
-from .core.view import Maintenance, Override
-from .events import Events, Kind
-from .server.answers import Answer, refusal
+from healthagent.board import Board
+from healthagent.core.forced import objection
+from healthagent.core.model import Instant
+from healthagent.core.view import Maintenance, Override
+from healthagent.events import Events, Kind
+from healthagent.server.answers import Answer, refusal
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from .core.model import Instant
-from .offloop import call
+from healthagent.core.model import Instant
+from healthagent.offloop import call
 
 NAME = "events.json"
 VERSION = 1

@@ -16,14 +16,14 @@ import os
 from collections import Counter
 from collections.abc import Callable
 
-from .board import Board
-from .config import FenceSettings
-from .core.members import majority
-from .core.model import Instant, Reason, Role, Verdict
-from .events import Events, Kind
-from .hook import Outcome, Run
-from .notify import VARIABLES
-from .offloop import call
+from healthagent.board import Board
+from healthagent.config import FenceSettings
+from healthagent.core.members import majority
+from healthagent.core.model import Instant, Reason, Role, Verdict
+from healthagent.events import Events, Kind
+from healthagent.hook import Outcome, Run
+from healthagent.notify import VARIABLES
+from healthagent.offloop import call
 
 LOOK_EVERY = 0.25  # seconds
 BLIND = 1.5  # seconds between two looks: more is an agent that was frozen, not one that is busy

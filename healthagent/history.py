@@ -12,8 +12,8 @@ from enum import IntEnum
 from itertools import groupby
 from typing import TypeVar
 
-from .core.model import Instant, Reason, Role
-from .standing import Standing, known_reason
+from healthagent.core.model import Instant, Reason, Role
+from healthagent.standing import Standing, known_reason
 
 Number = TypeVar("Number", int, float)
 

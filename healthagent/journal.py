@@ -5,10 +5,10 @@ from collections import Counter
 
 from msgspec import Struct
 
-from .board import Board
-from .core.forced import serving_elsewhere
-from .core.model import Instant, Verdict
-from .events import Events, Kind
+from healthagent.board import Board
+from healthagent.core.forced import serving_elsewhere
+from healthagent.core.model import Instant, Verdict
+from healthagent.events import Events, Kind
 
 AWAY = 10.0  # seconds until an alarm is over
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from .board import SAVE_SERVED_EVERY, Board
-from .core.memory import raise_high_water
-from .core.model import Instant, Snapshot
-from .core.view import Memory
-from .offloop import call
-from .statefile import StateError, Stored, Switch, save, stored_of
+from healthagent.board import SAVE_SERVED_EVERY, Board
+from healthagent.core.memory import raise_high_water
+from healthagent.core.model import Instant, Snapshot
+from healthagent.core.view import Memory
+from healthagent.offloop import call
+from healthagent.statefile import StateError, Stored, Switch, save, stored_of
 
 log = logging.getLogger(__name__)
 MOST_SWITCHES = 100

@@ -15,13 +15,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from . import __version__
-from .board import Board
-from .core.forced import override_of
-from .core.members import heard, snapshot_of
-from .core.model import Instant, Role, Snapshot, Verdict
-from .core.replica import lag_bytes, lag_seconds
-from .core.view import View
+from healthagent import __version__
+from healthagent.board import Board
+from healthagent.core.forced import override_of
+from healthagent.core.members import heard, snapshot_of
+from healthagent.core.model import Instant, Role, Snapshot, Verdict
+from healthagent.core.replica import lag_bytes, lag_seconds
+from healthagent.core.view import View
 
 PREFIX = "healthagent"
 OPENMETRICS = "application/openmetrics-text"

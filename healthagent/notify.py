@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Self
 
-from .core.model import Instant
+from healthagent.core.model import Instant
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # meant for this process, not for its children
 LOOK_EVERY = 0.1  # seconds between two looks at what there is to tell

@@ -3,9 +3,9 @@
 import os
 import socket
 
-from .config import Settings
-from .core.model import LagLimit
-from .core.view import Policy
+from healthagent.config import Settings
+from healthagent.core.model import LagLimit
+from healthagent.core.view import Policy
 
 ROUND_MAX_AGE = 2.5  # seconds: the last round of questions to the peers, at the default intervals
 

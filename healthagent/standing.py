@@ -7,11 +7,11 @@ themselves, while that is fresh. Unknown stays unknown and never looks like the 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .board import Board
-from .core.members import heard, snapshot_of
-from .core.model import Instant, Lsn, Reason, Role, Snapshot
-from .core.peer import Peer, Sight, Source
-from .core.replica import lag_bytes, lag_seconds
+from healthagent.board import Board
+from healthagent.core.members import heard, snapshot_of
+from healthagent.core.model import Instant, Lsn, Reason, Role, Snapshot
+from healthagent.core.peer import Peer, Sight, Source
+from healthagent.core.replica import lag_bytes, lag_seconds
 
 SILENT = "silent"  # the word for a peer that is not heard; no reason of a verdict
 UNASKED = "not_asked"  # an agent that tells nothing of its reads: a plain Patroni node

@@ -14,9 +14,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from .core.model import Instant
-from .core.peer import Candidate, Served
-from .core.view import Conflict, Maintenance, Memory, Override, Rival
+from healthagent.core.model import Instant
+from healthagent.core.peer import Candidate, Served
+from healthagent.core.view import Conflict, Maintenance, Memory, Override, Rival
 
 VERSION = 1
 MAX_BYTES = 1024 * 1024

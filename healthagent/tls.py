@@ -12,8 +12,8 @@ import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from .config import Settings
-from .offloop import call
+from healthagent.config import Settings
+from healthagent.offloop import call
 
 LOOK_EVERY = 5.0  # seconds; certificates are renewed days before they expire
 

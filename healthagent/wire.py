@@ -11,8 +11,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from .core.model import Follower, Instant, Receiver, Role, Snapshot
-from .core.peer import Candidate, Served, Sight, Source, Statement
+from healthagent.core.model import Follower, Instant, Receiver, Role, Snapshot
+from healthagent.core.peer import Candidate, Served, Sight, Source, Statement
 
 VERSION = 1
 MAX_BYTES = 256 * 1024  # of one message: 64 followers and 64 members need about 30 kB

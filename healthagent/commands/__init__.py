@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .. import __version__
+from healthagent import __version__
 
 # verb -> module of this package
 VERBS = {

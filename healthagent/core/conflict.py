@@ -14,10 +14,10 @@ import ipaddress
 from collections.abc import Iterable
 from functools import lru_cache
 
-from .members import heard, snapshot_of, stale
-from .model import Reason, Role, Snapshot
-from .peer import Candidate, Peer
-from .view import Conflict, Policy, Rival, Signals, View
+from healthagent.core.members import heard, snapshot_of, stale
+from healthagent.core.model import Reason, Role, Snapshot
+from healthagent.core.peer import Candidate, Peer
+from healthagent.core.view import Conflict, Policy, Rival, Signals, View
 
 _NO_PRIMARY = (Reason.POSTGRES_DOWN, Reason.NOT_PRIMARY)  # reasons that end a rival without its snapshot
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from .model import Local, Reason, Verdict
-from .view import Policy, View
+from healthagent.core.model import Local, Reason, Verdict
+from healthagent.core.view import Policy, View
 
 
 def refusal(reason: Reason, detail: str) -> Verdict:

@@ -7,10 +7,10 @@ that is gone, a conflict, silence. It never makes two of them serve: who is hear
 waited for, and this node first stops yielding for so long that nobody can still serve by its word.
 """
 
-from .evidence import decide_running
-from .members import heard, last_round
-from .model import Reason, Role, Verdict
-from .view import Override, Policy, View
+from healthagent.core.evidence import decide_running
+from healthagent.core.members import heard, last_round
+from healthagent.core.model import Reason, Role, Verdict
+from healthagent.core.view import Override, Policy, View
 
 
 def override_of(view: View) -> Override | None:

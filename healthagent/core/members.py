@@ -7,9 +7,9 @@ young enough too: an agent beside a frozen server is heard, and says nothing.
 
 from dataclasses import replace
 
-from .model import Instant, Role, Snapshot
-from .peer import Alarm, Call, Peer, Served, Source, Statement
-from .view import Memory, Policy, View
+from healthagent.core.model import Instant, Role, Snapshot
+from healthagent.core.peer import Alarm, Call, Peer, Served, Source, Statement
+from healthagent.core.view import Memory, Policy, View
 
 
 def heard(peer: Peer, now: Instant, policy: Policy) -> Statement | None:

@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .conflict import resolve
-from .forced import kept_override, override_of
-from .members import stale
-from .model import Reason, Role, Verdict
-from .peer import Candidate, Served
-from .replica import follows_rightly, lag_within, on_right_timeline
-from .term import is_alone, is_newly, round_complete, term_of
-from .view import Conflict, Maintenance, Memory, Policy, View
+from healthagent.core.conflict import resolve
+from healthagent.core.forced import kept_override, override_of
+from healthagent.core.members import stale
+from healthagent.core.model import Reason, Role, Verdict
+from healthagent.core.peer import Candidate, Served
+from healthagent.core.replica import follows_rightly, lag_within, on_right_timeline
+from healthagent.core.term import is_alone, is_newly, round_complete, term_of
+from healthagent.core.view import Conflict, Maintenance, Memory, Policy, View
 
 KNOWN_CLUSTERS = 16  # system identifiers whose mark is kept: a bound, not a feature
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .model import Instant, Role, Snapshot
+from healthagent.core.model import Instant, Role, Snapshot
 
 
 class Source(StrEnum):

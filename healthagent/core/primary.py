@@ -3,10 +3,10 @@
 The order is the contract: each rule may rely on those above it.
 """
 
-from .conflict import lost_to, rival_of, spelled_signals
-from .evidence import refusal, refused_by_agent, refused_by_evidence
-from .forced import forced_off, forced_on, override_of, too_early
-from .members import (
+from healthagent.core.conflict import lost_to, rival_of, spelled_signals
+from healthagent.core.evidence import refusal, refused_by_agent, refused_by_evidence
+from healthagent.core.forced import forced_off, forced_on, override_of, too_early
+from healthagent.core.members import (
     heard,
     heard_count,
     is_agent,
@@ -17,10 +17,10 @@ from .members import (
     snapshot_of,
     stale,
 )
-from .model import Reason, Role, Snapshot, Verdict
-from .peer import Alarm, Candidate, Peer
-from .term import is_newly, round_complete
-from .view import Override, Policy, View
+from healthagent.core.model import Reason, Role, Snapshot, Verdict
+from healthagent.core.peer import Alarm, Candidate, Peer
+from healthagent.core.term import is_newly, round_complete
+from healthagent.core.view import Override, Policy, View
 
 
 def decide_primary(view: View, policy: Policy) -> Verdict:

@@ -7,12 +7,12 @@ that nobody calls stale, on the primary's timeline.
 
 from dataclasses import dataclass, field
 
-from .conflict import upstream
-from .evidence import refusal, refused_by_agent, refused_by_evidence
-from .members import heard, snapshot_of, stale
-from .model import Follower, Instant, LagLimit, Lsn, Reason, Role, Snapshot, Verdict
-from .peer import Peer
-from .view import Policy, View
+from healthagent.core.conflict import upstream
+from healthagent.core.evidence import refusal, refused_by_agent, refused_by_evidence
+from healthagent.core.members import heard, snapshot_of, stale
+from healthagent.core.model import Follower, Instant, LagLimit, Lsn, Reason, Role, Snapshot, Verdict
+from healthagent.core.peer import Peer
+from healthagent.core.view import Policy, View
 
 _SUPERSEDED = (Reason.STALE_TIMELINE, Reason.LOST_CONFLICT)
 

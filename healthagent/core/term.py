@@ -6,9 +6,9 @@ and asks every peer anew: meanwhile a standby may have been promoted and told th
 
 from dataclasses import replace
 
-from .members import heard_count, last_round, majority, member_count
-from .model import Instant, Role
-from .view import Policy, Term, View
+from healthagent.core.members import heard_count, last_round, majority, member_count
+from healthagent.core.model import Instant, Role
+from healthagent.core.view import Policy, Term, View
 
 
 def term_of(view: View, policy: Policy) -> Term | None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .model import NO_LIMIT, Instant, LagLimit, Local, Lsn
-from .peer import Candidate, Peer, Served
+from healthagent.core.model import NO_LIMIT, Instant, LagLimit, Local, Lsn
+from healthagent.core.peer import Candidate, Peer, Served
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """How large a replica's share of the reads is: it falls with the lag, so that a limit is no cliff."""
 
-from .replica import lag_bytes, lag_seconds
-from .view import Policy, View
+from healthagent.core.replica import lag_bytes, lag_seconds
+from healthagent.core.view import Policy, View
 
 MOST, LEAST = 100, 1  # percent; at 0 HAProxy would drain the node, which is the verdict's to say
 

@@ -6,18 +6,18 @@ import os
 import signal
 from collections.abc import Callable, Coroutine
 
-from .. import __version__
-from ..clock import boottime
-from ..config import Settings
-from ..core.model import Instant, Role
-from ..events import Kind
-from ..listening import Inherited
-from ..notify import Notifier, keep_notified
-from ..peers.discovery import Discoverer
-from ..takeover import Giver, PlaceError, Predecessor, Replaceable, Succession, TakeoverFailed, bind
-from .doors import Doors
-from .parts import Parts
-from .reload import take_new_settings
+from healthagent import __version__
+from healthagent.clock import boottime
+from healthagent.config import Settings
+from healthagent.core.model import Instant, Role
+from healthagent.daemon.doors import Doors
+from healthagent.daemon.parts import Parts
+from healthagent.daemon.reload import take_new_settings
+from healthagent.events import Kind
+from healthagent.listening import Inherited
+from healthagent.notify import Notifier, keep_notified
+from healthagent.peers.discovery import Discoverer
+from healthagent.takeover import Giver, PlaceError, Predecessor, Replaceable, Succession, TakeoverFailed, bind
 
 log = logging.getLogger(__name__)
 

@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 
-from ..agentcheck import AgentCheck
-from ..clock import boottime
-from ..compatibility import Compatibility
-from ..kubernetes import label_families
-from ..listening import Inherited, Listening
-from ..metrics import Metrics, Sources
-from ..peers.exchange import HEADER
-from ..peers.listener import PeerListener
-from ..server.http import Surface
-from ..server.limits import raise_file_limit
-from ..tls import server_tls
-from .parts import Parts, StartError
+from healthagent.agentcheck import AgentCheck
+from healthagent.clock import boottime
+from healthagent.compatibility import Compatibility
+from healthagent.daemon.parts import Parts, StartError
+from healthagent.kubernetes import label_families
+from healthagent.listening import Inherited, Listening
+from healthagent.metrics import Metrics, Sources
+from healthagent.peers.exchange import HEADER
+from healthagent.peers.listener import PeerListener
+from healthagent.server.http import Surface
+from healthagent.server.limits import raise_file_limit
+from healthagent.tls import server_tls
 
 
 class Doors:

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Callable
 
-from ..board import Board
-from ..core.model import Failure, Instant, Role, Snapshot
-from ..core.replica import current_primary
-from ..keeper import Keeper
-from ..notify import Watchdog
-from ..peers.resolve import Names
+from healthagent.board import Board
+from healthagent.core.model import Failure, Instant, Role, Snapshot
+from healthagent.core.replica import current_primary
+from healthagent.keeper import Keeper
+from healthagent.notify import Watchdog
+from healthagent.peers.resolve import Names
 
 
 class Observer:

@@ -9,38 +9,38 @@ from pathlib import Path
 
 from msgspec import Raw
 
-from ..alarms import alarms_of
-from ..board import Board, Identity
-from ..callers import Callers
-from ..clock import boottime
-from ..config import Settings
-from ..control import Control
-from ..core.peer import Peer
-from ..events import EventFile, Events
-from ..events import load as load_events
-from ..fence import Fence
-from ..history import History
-from ..journal import Journal
-from ..keeper import Keeper
-from ..kubernetes import NoApi, PodApi, RoleLabel
-from ..notify import Notifier, Watchdog
-from ..openapi import description
-from ..peers.addresses import Addresses
-from ..peers.client import Entry, PeerClient
-from ..peers.direct import Directs
-from ..peers.exchange import Exchange, key_of
-from ..peers.listener import PeerListener
-from ..peers.resolve import Names
-from ..policy import address_of, policy_of
-from ..postgres import Poller
-from ..server.answers import Answers
-from ..server.events import events_answer
-from ..server.page import StatusPage
-from ..standing import standings
-from ..statefile import StateError, Stored, boot_id, load, recall
-from ..takeover import Holders
-from ..tls import TlsFiles, client_tls
-from .observer import Observer
+from healthagent.alarms import alarms_of
+from healthagent.board import Board, Identity
+from healthagent.callers import Callers
+from healthagent.clock import boottime
+from healthagent.config import Settings
+from healthagent.control import Control
+from healthagent.core.peer import Peer
+from healthagent.daemon.observer import Observer
+from healthagent.events import EventFile, Events
+from healthagent.events import load as load_events
+from healthagent.fence import Fence
+from healthagent.history import History
+from healthagent.journal import Journal
+from healthagent.keeper import Keeper
+from healthagent.kubernetes import NoApi, PodApi, RoleLabel
+from healthagent.notify import Notifier, Watchdog
+from healthagent.openapi import description
+from healthagent.peers.addresses import Addresses
+from healthagent.peers.client import Entry, PeerClient
+from healthagent.peers.direct import Directs
+from healthagent.peers.exchange import Exchange, key_of
+from healthagent.peers.listener import PeerListener
+from healthagent.peers.resolve import Names
+from healthagent.policy import address_of, policy_of
+from healthagent.postgres import Poller
+from healthagent.server.answers import Answers
+from healthagent.server.events import events_answer
+from healthagent.server.page import StatusPage
+from healthagent.standing import standings
+from healthagent.statefile import StateError, Stored, boot_id, load, recall
+from healthagent.takeover import Holders
+from healthagent.tls import TlsFiles, client_tls
 
 
 class StartError(Exception):

@@ -4,13 +4,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..clock import boottime
-from ..config import ConfigError, Settings, reloadable_difference, with_live_keys
-from ..core.peer import Peer
-from ..events import Kind
-from ..peers.client import Entry
-from ..policy import address_of, policy_of
-from .parts import Parts, poll_budget, urls
+from healthagent.clock import boottime
+from healthagent.config import ConfigError, Settings, reloadable_difference, with_live_keys
+from healthagent.core.peer import Peer
+from healthagent.daemon.parts import Parts, poll_budget, urls
+from healthagent.events import Kind
+from healthagent.peers.client import Entry
+from healthagent.policy import address_of, policy_of
 
 log = logging.getLogger(__name__)
 

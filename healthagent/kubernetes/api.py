@@ -21,9 +21,9 @@ import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver
 
-from .. import __version__
-from ..config import KubernetesSettings
-from ..offloop import call
+from healthagent import __version__
+from healthagent.config import KubernetesSettings
+from healthagent.offloop import call
 
 MERGE_PATCH = "application/merge-patch+json"
 # only the metadata, where the server knows how: a whole pod is ten times as long

@@ -11,9 +11,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from ..board import Board
-from ..core.model import Instant
-from .api import Pod, PodApi, Refused
+from healthagent.board import Board
+from healthagent.core.model import Instant
+from healthagent.kubernetes.api import Pod, PodApi, Refused
 
 log = logging.getLogger(__name__)
 

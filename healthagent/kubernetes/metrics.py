@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ..core.model import Instant
-from .label import RoleLabel
+from healthagent.core.model import Instant
+from healthagent.kubernetes.label import RoleLabel
 
 PREFIX = "healthagent_kubernetes"
 

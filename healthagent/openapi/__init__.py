@@ -1,5 +1,5 @@
 """The HTTP surface as OpenAPI 3.1: paths.py what is answered where, schemas.py with which bodies."""
 
-from .paths import description
+from healthagent.openapi.paths import description
 
 __all__ = ["description"]

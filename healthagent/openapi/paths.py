@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from .. import __version__
-from ..server.answers import CHECKS
-from .schemas import Json, components, ref
+from healthagent import __version__
+from healthagent.openapi.schemas import Json, components, ref
+from healthagent.server.answers import CHECKS
 
 ALIASES = {  # spelled as in Patroni, each for the one that is described
     "/": "/primary",

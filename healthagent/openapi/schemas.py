@@ -5,12 +5,12 @@ Bodies that others read field by field are described in full, the rest by what i
 
 import msgspec
 
-from ..control import LONGEST, LONGEST_ON, MaintenanceAsked, OverrideAsked
-from ..core.model import Reason, Role
-from ..events import MOST, Kind
-from ..server.events import HIGHEST
-from ..server.query import MODES, REPLICATION_STATES
-from ..wire import Message
+from healthagent.control import LONGEST, LONGEST_ON, MaintenanceAsked, OverrideAsked
+from healthagent.core.model import Reason, Role
+from healthagent.events import MOST, Kind
+from healthagent.server.events import HIGHEST
+from healthagent.server.query import MODES, REPLICATION_STATES
+from healthagent.wire import Message
 
 Json = dict[str, object]
 

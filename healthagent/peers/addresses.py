@@ -6,10 +6,10 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import urlsplit
 
-from ..board import Board
-from ..core.conflict import spelled
-from ..core.peer import Peer
-from .resolve import Names
+from healthagent.board import Board
+from healthagent.core.conflict import spelled
+from healthagent.core.peer import Peer
+from healthagent.peers.resolve import Names
 
 EVERY = 2.0  # seconds
 SOON = 0.2  # seconds until what was asked for the first time is looked at

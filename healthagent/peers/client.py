@@ -10,14 +10,14 @@ from http import HTTPStatus
 
 import aiohttp
 
-from ..board import Board
-from ..core.model import Instant
-from ..core.peer import Source, Statement
-from ..wire import MAX_BYTES, Message, Misunderstood, decode, statement_of
-from .exchange import HEADER, Exchange, Overtaken
-from .patroni import statement_from
-from .resolve import Names
-from .troubles import Troubles, cause_of
+from healthagent.board import Board
+from healthagent.core.model import Instant
+from healthagent.core.peer import Source, Statement
+from healthagent.peers.exchange import HEADER, Exchange, Overtaken
+from healthagent.peers.patroni import statement_from
+from healthagent.peers.resolve import Names
+from healthagent.peers.troubles import Troubles, cause_of
+from healthagent.wire import MAX_BYTES, Message, Misunderstood, decode, statement_of
 
 MANY = 8  # peers: below this, asking all at once is no burst
 SOONEST_AGAIN = 0.05  # seconds between two calls to one peer when changes follow each other

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
-from ..board import Board
-from ..core.members import heard
-from ..core.model import Failure, Instant, Snapshot
-from ..core.peer import Alarm
-from ..postgres import Poller
-from ..postgres.session import ConnectArguments
-from .resolve import Names
+from healthagent.board import Board
+from healthagent.core.members import heard
+from healthagent.core.model import Failure, Instant, Snapshot
+from healthagent.core.peer import Alarm
+from healthagent.peers.resolve import Names
+from healthagent.postgres import Poller
+from healthagent.postgres.session import ConnectArguments
 
 LOOK_EVERY = 0.25  # seconds
 

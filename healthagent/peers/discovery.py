@@ -10,12 +10,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..board import Board
-from ..config import Discovery
-from ..core.model import Instant
-from ..core.peer import Peer
-from .client import Entry, PeerClient
-from .resolve import Names
+from healthagent.board import Board
+from healthagent.config import Discovery
+from healthagent.core.model import Instant
+from healthagent.core.peer import Peer
+from healthagent.peers.client import Entry, PeerClient
+from healthagent.peers.resolve import Names
 
 EVERY = 5.0  # seconds
 BUDGET = 4.0  # seconds for one look-up

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..config import Settings
-from ..core.model import Instant
-from ..wire import EchoSaid, Message, Misunderstood, decode, encode
+from healthagent.config import Settings
+from healthagent.core.model import Instant
+from healthagent.wire import EchoSaid, Message, Misunderstood, decode, encode
 
 HEADER = "X-Healthagent-Signature"
 REMEMBERED = 4096  # own counters with their instants: many times what any message may still echo

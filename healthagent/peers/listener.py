@@ -11,11 +11,11 @@ from http import HTTPStatus
 
 from aiohttp.web_request import BaseRequest
 
-from ..board import Board
-from ..core.model import Instant
-from ..server.answers import Answer, refusal
-from ..wire import MAX_BYTES, Message, Misunderstood, encode, statement_of
-from .exchange import HEADER, Exchange, Forged, Overtaken, Replayed
+from healthagent.board import Board
+from healthagent.core.model import Instant
+from healthagent.peers.exchange import HEADER, Exchange, Forged, Overtaken, Replayed
+from healthagent.server.answers import Answer, refusal
+from healthagent.wire import MAX_BYTES, Message, Misunderstood, encode, statement_of
 
 MOST_AT_ONCE = 128  # bodies that are being read: 32 MB at worst
 BODY_WITHIN = 2.0  # seconds for a body of some kilobytes

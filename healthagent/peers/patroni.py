@@ -7,9 +7,9 @@ while it says primary and running it counts as serving, and as yielding to nobod
 import msgspec
 from msgspec import Struct
 
-from ..core.model import Instant, Reason, Role, Snapshot
-from ..core.peer import Source, Statement
-from ..wire import Lsn, Misunderstood, SystemIdentifier, Timeline, Word
+from healthagent.core.model import Instant, Reason, Role, Snapshot
+from healthagent.core.peer import Source, Statement
+from healthagent.wire import Lsn, Misunderstood, SystemIdentifier, Timeline, Word
 
 
 class _Xlog(Struct, frozen=True):

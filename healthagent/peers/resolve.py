@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from ..core.conflict import spelled
-from ..core.model import Instant, Snapshot
-from ..offloop import call
+from healthagent.core.conflict import spelled
+from healthagent.core.model import Instant, Snapshot
+from healthagent.offloop import call
 
 KEPT_FOR = 10.0  # seconds until a name is looked up again, in the background
 MOST_NAMES = 512  # known, and again as many being looked up

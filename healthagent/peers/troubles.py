@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from ..core.model import Instant
+from healthagent.core.model import Instant
 
 CALM = 10.0  # seconds
 

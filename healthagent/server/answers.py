@@ -10,13 +10,13 @@ from http import HTTPStatus
 
 import msgspec
 
-from ..board import Board, tag_text
-from ..core.model import Instant, Reason, Role, Verdict
-from ..core.replica import Ask
-from ..statefile import Switch
-from .patroni import Json, cluster_json, in_maintenance, node_json, shown_tags
-from .query import BadQuery, Query, parse_query
-from .status import status_json
+from healthagent.board import Board, tag_text
+from healthagent.core.model import Instant, Reason, Role, Verdict
+from healthagent.core.replica import Ask
+from healthagent.server.patroni import Json, cluster_json, in_maintenance, node_json, shown_tags
+from healthagent.server.query import BadQuery, Query, parse_query
+from healthagent.server.status import status_json
+from healthagent.statefile import Switch
 
 JSON = "application/json"
 MAX_RENDERED = 64  # bodies kept: one per verdict, far fewer in practice

@@ -6,12 +6,12 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from ..board import Board
-from ..core.model import Instant
-from ..events import MOST, Event, Events
-from .answers import Answer, refusal
-from .patroni import Json
-from .query import MAX_FIELDS, BadQuery
+from healthagent.board import Board
+from healthagent.core.model import Instant
+from healthagent.events import MOST, Event, Events
+from healthagent.server.answers import Answer, refusal
+from healthagent.server.patroni import Json
+from healthagent.server.query import MAX_FIELDS, BadQuery
 
 USUAL = 100  # events in an answer that asks for no limit
 HIGHEST = (1 << 63) - 1  # of a number: those who read JSON with 64 bits keep up

@@ -16,7 +16,7 @@ Whoever reaches the port can send these headers: they are bounded, and only ever
 import re
 from dataclasses import dataclass
 
-from ..core.model import Instant
+from healthagent.core.model import Instant
 
 HEADER = "X-Haproxy-Server-State"
 SESSIONS_HEADER = "X-Healthagent-Sessions"

@@ -14,15 +14,15 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 from multidict import CIMultiDict
 
-from ..callers import Callers
-from ..clock import decided_now
-from ..core.model import Instant
-from ..crowd import PATIENCE, Connected, Crowd
-from ..listening import Listening
-from .answers import Answer, Answers, refusal
-from .haproxy_state import HEADER, SESSIONS_HEADER, HaproxyStates
-from .lane import Door
-from .limits import BoundedServer, Connection
+from healthagent.callers import Callers
+from healthagent.clock import decided_now
+from healthagent.core.model import Instant
+from healthagent.crowd import PATIENCE, Connected, Crowd
+from healthagent.listening import Listening
+from healthagent.server.answers import Answer, Answers, refusal
+from healthagent.server.haproxy_state import HEADER, SESSIONS_HEADER, HaproxyStates
+from healthagent.server.lane import Door
+from healthagent.server.limits import BoundedServer, Connection
 
 READ = ("GET", "HEAD", "OPTIONS")
 

@@ -17,8 +17,8 @@ from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 from aiohttp.web_protocol import RequestHandler
 
-from ..crowd import Connected, Crowd
-from .answers import Answer
+from healthagent.crowd import Connected, Crowd
+from healthagent.server.answers import Answer
 
 MOST_AT_ONCE = 16  # requests in one packet; no checker sends more than one, and aiohttp bounds what is more
 LONGEST = 4096  # bytes: a check with all the headers that checkers send is a tenth of that

@@ -17,7 +17,7 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 from aiohttp.web_server import Server
 
-from ..crowd import PATIENCE, Connected, Crowd
+from healthagent.crowd import PATIENCE, Connected, Crowd
 
 RESERVED_FILES = 128  # descriptors kept for PostgreSQL, peers, the state file and logs
 MAX_HEADER = 8190  # bytes of the request line, and of each header; aiohttp answers 400 above

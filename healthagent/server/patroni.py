@@ -7,12 +7,12 @@ when false or unknown are left out here too.
 
 from collections.abc import Mapping
 
-from .. import __version__
-from ..board import Board
-from ..core.members import heard, snapshot_of
-from ..core.model import Instant, Reason, Role, Snapshot, Tag, lsn_text
-from ..core.peer import Peer, Statement
-from ..core.replica import sync_state
+from healthagent import __version__
+from healthagent.board import Board
+from healthagent.core.members import heard, snapshot_of
+from healthagent.core.model import Instant, Reason, Role, Snapshot, Tag, lsn_text
+from healthagent.core.peer import Peer, Statement
+from healthagent.core.replica import sync_state
 
 COMPATIBLE_WITH = "4.1.5"  # what our JSON looks like; below 3.0.4 clients misread `streaming`
 

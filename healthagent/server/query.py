@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
-from ..core.model import LagLimit
+from healthagent.core.model import LagLimit
 
 MAX_FIELDS = 32
 REPLICATION_STATES = ("streaming", "in archive recovery")

@@ -1,17 +1,17 @@
 """/status: everything that the agent knows, with ages, for people and for programs that dig."""
 
-from .. import __version__
-from ..board import Board
-from ..core.conflict import spelled_signals
-from ..core.forced import override_of
-from ..core.members import heard, last_round, snapshot_of
-from ..core.model import Failure, Instant, Role, Snapshot, Verdict, lsn_text
-from ..core.peer import Candidate, Peer
-from ..core.primary import decide_by_rules
-from ..core.replica import lag_bytes, lag_seconds
-from ..core.term import is_newly
-from ..core.view import Memory, View
-from .patroni import Json, in_maintenance
+from healthagent import __version__
+from healthagent.board import Board
+from healthagent.core.conflict import spelled_signals
+from healthagent.core.forced import override_of
+from healthagent.core.members import heard, last_round, snapshot_of
+from healthagent.core.model import Failure, Instant, Role, Snapshot, Verdict, lsn_text
+from healthagent.core.peer import Candidate, Peer
+from healthagent.core.primary import decide_by_rules
+from healthagent.core.replica import lag_bytes, lag_seconds
+from healthagent.core.term import is_newly
+from healthagent.core.view import Memory, View
+from healthagent.server.patroni import Json, in_maintenance
 
 
 def status_json(board: Board, now: Instant, alarms: list[str]) -> Json:

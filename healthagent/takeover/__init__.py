@@ -21,12 +21,12 @@ a memory that is older than the other's last answer.
 when the kernel says so too (a pidfd).
 """
 
-from .channel import Gone, Refused, TakeoverFailed
-from .giver import DETACH, Giver, Replaceable
-from .knowledge import Holders
-from .place import PlaceError, bind
-from .succession import Succession
-from .taker import Predecessor, reach
+from healthagent.takeover.channel import Gone, Refused, TakeoverFailed
+from healthagent.takeover.giver import DETACH, Giver, Replaceable
+from healthagent.takeover.knowledge import Holders
+from healthagent.takeover.place import PlaceError, bind
+from healthagent.takeover.succession import Succession
+from healthagent.takeover.taker import Predecessor, reach
 
 __all__ = [
     "DETACH",

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 import msgspec
 
-from . import messages
-from .messages import Message, No
-from .place import other_end
+from healthagent.takeover import messages
+from healthagent.takeover.messages import Message, No
+from healthagent.takeover.place import other_end
 
 LENGTH = struct.Struct("!I")
 MOST_BYTES = 64 * 1024 * 1024  # hundreds of peers are two of them

@@ -9,16 +9,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from .. import __version__
-from ..agentcheck import AgentCheck
-from ..core.members import heard
-from ..core.model import Instant
-from ..notify import Notifier
-from ..offloop import call
-from ..server.http import Surface
-from .channel import DEATH_WITHIN, MOST_DESCRIPTORS, Channel, Gone, Refused, TakeoverFailed
-from .knowledge import Holders
-from .messages import (
+from healthagent import __version__
+from healthagent.agentcheck import AgentCheck
+from healthagent.core.members import heard
+from healthagent.core.model import Instant
+from healthagent.notify import Notifier
+from healthagent.offloop import call
+from healthagent.server.http import Surface
+from healthagent.takeover.channel import (
+    DEATH_WITHIN,
+    MOST_DESCRIPTORS,
+    Channel,
+    Gone,
+    Refused,
+    TakeoverFailed,
+)
+from healthagent.takeover.knowledge import Holders
+from healthagent.takeover.messages import (
     VERSION,
     Bye,
     Client,

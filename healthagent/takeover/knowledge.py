@@ -6,19 +6,19 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
-from .. import journal as journalling
-from .. import keeper as keeping
-from ..board import Board
-from ..core.model import Instant, Local
-from ..core.peer import Peer
-from ..core.view import Memory
-from ..events import MOST, Event, EventFile, Events
-from ..fence import Fence
-from ..journal import Journal
-from ..keeper import Keeper
-from ..peers import exchange as exchanging
-from ..peers.exchange import Exchange
-from .channel import TakeoverFailed
+from healthagent import journal as journalling
+from healthagent import keeper as keeping
+from healthagent.board import Board
+from healthagent.core.model import Instant, Local
+from healthagent.core.peer import Peer
+from healthagent.core.view import Memory
+from healthagent.events import MOST, Event, EventFile, Events
+from healthagent.fence import Fence
+from healthagent.journal import Journal
+from healthagent.keeper import Keeper
+from healthagent.peers import exchange as exchanging
+from healthagent.peers.exchange import Exchange
+from healthagent.takeover.channel import TakeoverFailed
 
 
 class Known(Struct, frozen=True):

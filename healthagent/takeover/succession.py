@@ -10,17 +10,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
-from .. import __version__
-from ..agentcheck import AgentCheck
-from ..core.members import heard, last_round
-from ..core.model import Instant
-from ..peers.client import PeerClient
-from ..peers.exchange import Exchange
-from ..server.http import Surface
-from ..wire import Message
-from .knowledge import Holders
-from .messages import Client, Ready
-from .taker import Predecessor
+from healthagent import __version__
+from healthagent.agentcheck import AgentCheck
+from healthagent.core.members import heard, last_round
+from healthagent.core.model import Instant
+from healthagent.peers.client import PeerClient
+from healthagent.peers.exchange import Exchange
+from healthagent.server.http import Surface
+from healthagent.takeover.knowledge import Holders
+from healthagent.takeover.messages import Client, Ready
+from healthagent.takeover.taker import Predecessor
+from healthagent.wire import Message
 
 log = logging.getLogger(__name__)
 

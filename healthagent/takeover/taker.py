@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from .. import __version__
-from ..listening import Inherited
-from ..offloop import call
-from . import knowledge
-from .channel import DEATH_WITHIN, Channel, Gone, Refused, TakeoverFailed
-from .giver import ANSWER_WITHIN, QUIET_WITHIN, STILL
-from .knowledge import Known
-from .messages import (
+from healthagent import __version__
+from healthagent.listening import Inherited
+from healthagent.offloop import call
+from healthagent.takeover import knowledge
+from healthagent.takeover.channel import DEATH_WITHIN, Channel, Gone, Refused, TakeoverFailed
+from healthagent.takeover.giver import ANSWER_WITHIN, QUIET_WITHIN, STILL
+from healthagent.takeover.knowledge import Known
+from healthagent.takeover.messages import (
     VERSION,
     Bye,
     Client,
@@ -33,7 +33,7 @@ from .messages import (
     Take,
     Welcome,
 )
-from .place import connect
+from healthagent.takeover.place import connect
 
 SEES_WITHIN = 15.0  # seconds until PostgreSQL and each peer were asked, and until the running agent agrees
 LOOK_EVERY = 0.1  # seconds

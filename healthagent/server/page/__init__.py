@@ -15,14 +15,14 @@ from pathlib import Path
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 
-from ...board import Board
-from ...core.model import Instant, Verdict
-from ...events import Events
-from ...history import MOST_MEMBERS, SLOT, History
-from ...standing import Standing, standings
-from .cluster import Seen, live, title
-from .hour import hour_section
-from .markup import Html, tag
+from healthagent.board import Board
+from healthagent.core.model import Instant, Verdict
+from healthagent.events import Events
+from healthagent.history import MOST_MEMBERS, SLOT, History
+from healthagent.server.page.cluster import Seen, live, title
+from healthagent.server.page.hour import hour_section
+from healthagent.server.page.markup import Html, tag
+from healthagent.standing import Standing, standings
 
 KEPT_FOR = 1.0  # seconds for which a rendering is good, while the own verdicts stay the same
 SHOWN_EVENTS = 20

@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ... import __version__
-from ...board import Board
-from ...core.conflict import spelled_signals
-from ...core.members import last_round
-from ...core.model import Instant, Reason, Role
-from ...events import Event
-from ...history import Shade, shade_of
-from ...standing import Standing
-from ..patroni import in_maintenance
-from .markup import Html, join, tag
-from .plot import mark
-from .words import MEANINGS, SHADES, ago, lasting, listed, meaning, size, summary
+from healthagent import __version__
+from healthagent.board import Board
+from healthagent.core.conflict import spelled_signals
+from healthagent.core.members import last_round
+from healthagent.core.model import Instant, Reason, Role
+from healthagent.events import Event
+from healthagent.history import Shade, shade_of
+from healthagent.server.page.markup import Html, join, tag
+from healthagent.server.page.plot import mark
+from healthagent.server.page.words import MEANINGS, SHADES, ago, lasting, listed, meaning, size, summary
+from healthagent.server.patroni import in_maintenance
+from healthagent.standing import Standing
 
 MATRIX = 9  # members; the table of who hears whom is for fewer eyes than that needs columns
 USUAL = (Reason.NOT_PRIMARY, Reason.NOT_REPLICA, Reason.WITNESS)  # refusals that are as they should be

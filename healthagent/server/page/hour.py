@@ -4,11 +4,11 @@ from asyncio import sleep
 from collections.abc import Sequence
 from datetime import datetime
 
-from ...history import SLOT, History, Shade
-from ...standing import Standing
-from .markup import Html, tag
-from .plot import Hour, band, hour_of, lag_line, legend, span_of, spans, top_of
-from .words import size
+from healthagent.history import SLOT, History, Shade
+from healthagent.server.page.markup import Html, tag
+from healthagent.server.page.plot import Hour, band, hour_of, lag_line, legend, span_of, spans, top_of
+from healthagent.server.page.words import size
+from healthagent.standing import Standing
 
 MOST_SPANS = 12  # of a member, in words
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ...history import SLOT, SLOTS, History, Run, Shade
-from .markup import Html, tag
-from .words import MEANINGS, SHADES, lasting, size
+from healthagent.history import SLOT, SLOTS, History, Run, Shade
+from healthagent.server.page.markup import Html, tag
+from healthagent.server.page.words import MEANINGS, SHADES, lasting, size
 
 BAND = 26  # pixels
 LAG = 34  # pixels

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ...core.model import Reason, Role
-from ...history import Shade
-from ...standing import SILENT, UNASKED, Standing
+from healthagent.core.model import Reason, Role
+from healthagent.history import Shade
+from healthagent.standing import SILENT, UNASKED, Standing
 
 MEANINGS: Mapping[str, str] = {
     Reason.PRIMARY: "it is the primary",
