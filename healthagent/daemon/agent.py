@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 TICK = 0.1  # seconds between two looks at the verdicts, for the log and for telling the peers
 UNLABELLED = 1.0  # seconds at the end for taking the pod's label away, if that has not worked until then
 FAREWELL = 2.0  # seconds of answering `stopping`, so that every checker asks once more before we go
+FAREWELL_TO_FEW = 1.0  # the same where nobody was sent: who watches still hears why the agent goes
 
 Tasks = dict[str, Coroutine[object, object, None]]
 
@@ -192,9 +193,9 @@ class Agent:
         self.notifier.status(f"/{kind} {200 if verdict.ok else 503} {verdict.reason}: {verdict.detail}")
 
     async def _say_goodbye(self) -> None:
-        """Answer `stopping` for a while if anybody may still be sent here, and keep what must be kept."""
+        """Answer `stopping` for a while, longer if clients are sent here, and keep what must be kept."""
         parts, board, now = self.parts, self.parts.board, boottime()
-        sent_here = board.primary(now).ok or board.replica(now).ok
+        farewell = FAREWELL if board.primary(now).ok or board.replica(now).ok else FAREWELL_TO_FEW
         log.info("stopping")
         self.notifier.stopping()
         parts.events.add(Kind.STOP, now)
@@ -205,12 +206,11 @@ class Agent:
         saving = [asyncio.create_task(one.save_now()) for one in savers if one is not None]
         if saving:
             await asyncio.wait(saving, timeout=1.0)
-        if sent_here:
-            try:
-                async with asyncio.timeout(FAREWELL):
-                    await self._stop.wait()  # a second signal ends the wait
-            except TimeoutError:
-                pass
+        try:
+            async with asyncio.timeout(farewell):
+                await self._stop.wait()  # a second signal ends the wait
+        except TimeoutError:
+            pass
         if parts.label is not None:
             await parts.label.settle(UNLABELLED)
 

@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -215,6 +216,14 @@ class Agent:
             return Reply(response.status, response.headers, json.loads(text))
         except ValueError:
             return Reply(response.status, response.headers, text)
+
+    def agent_check(self, kind: str) -> str:
+        """Ask as HAProxy's agent-check: all that is said before it hangs up."""
+        assert self.check_port is not None, f"{self.name} has no agent-check"
+        with socket.create_connection((self.host, self.check_port), 5) as client:
+            client.sendall(f"{kind}\n".encode())
+            said = b"".join(iter(lambda: client.recv(4096), b""))
+        return said.decode()
 
     def status(self) -> dict[str, Any]:
         """What /status says."""
