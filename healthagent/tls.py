@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from healthagent.config import Settings
+from healthagent.config.certificates import NO_PASSPHRASE
 from healthagent.offloop import call
 
 LOOK_EVERY = 5.0  # seconds; certificates are renewed days before they expire
@@ -31,7 +32,7 @@ def server_tls(settings: Settings) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=settings.tls.client_ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.tls.cert, settings.tls.key)
+    context.load_cert_chain(settings.tls.cert, settings.tls.key, NO_PASSPHRASE)
     if settings.tls.client_ca is not None:
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
@@ -44,7 +45,7 @@ def client_tls(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(cafile=settings.tls.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.tls.cert is not None:
-        context.load_cert_chain(settings.tls.cert, settings.tls.key)
+        context.load_cert_chain(settings.tls.cert, settings.tls.key, NO_PASSPHRASE)
     return context
 
 

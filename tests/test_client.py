@@ -10,6 +10,7 @@ import pytest
 from healthagent.commands import client
 from healthagent.commands.client import BadUrl, Unreachable, agent_url, ask
 from tests.agent_yaml import written
+from tests.bed.certificates import Certificates
 from tests.bed.web import Answer, answering, response
 
 
@@ -82,10 +83,8 @@ def test_the_address_that_the_environment_or_the_file_names(
 
 
 def test_an_agent_with_tls_is_asked_so(tmp_path: Path) -> None:
-    for name in ("cert", "key"):
-        (tmp_path / name).write_text("pem")
-        (tmp_path / name).chmod(0o600)
-    file = written(tmp_path, f"listen: 0.0.0.0:8018\ntls: {{cert: {tmp_path}/cert, key: {tmp_path}/key}}\n")
+    pem = Certificates(tmp_path).pem("localhost")
+    file = written(tmp_path, f"listen: 0.0.0.0:8018\ntls: {{cert: {pem}, key: {pem}}}\n")
     assert agent_url(None, str(file)) == "https://127.0.0.1:8018"
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from healthagent.commands import config as command
+from healthagent.commands import run
 from healthagent.config import (
     Difference,
     Discovery,
@@ -22,7 +24,8 @@ from healthagent.config import (
     show,
 )
 from healthagent.config.gather import TABLE
-from tests.agent_yaml import written
+from tests.agent_yaml import loaded, written
+from tests.bed.command import ran
 
 FULL = """\
 name: pg1
@@ -37,7 +40,7 @@ peers:
   - {name: "w 1", url: "http://10.0.0.21:8008", witness: true}
 replica: {max_lag: 16MB, max_lag_time: 2h, require_primary: true}
 tags: {noloadbalance: true, zone: "no", weight: 5, share: 0.5, text: "5"}
-fence: {command: [/usr/bin/fence, "a b", "-x"], "on": [isolated]}
+fence: {command: [/usr/bin/env, "a b", "-x"], "on": [isolated]}
 log: {level: debug, format: json}
 """
 
@@ -165,6 +168,68 @@ def test_a_warning_is_said_and_is_no_failure(tmp_path: Path, capsys: pytest.Capt
     file.chmod(0o644)
     assert command.run(parsed("config", "check", "-c", str(file))) == 0
     assert capsys.readouterr().err.startswith(f"warning: {file}:1: control.token: every user")
+
+
+def test_a_fence_command_that_is_no_program_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "fence.sh"
+    script.write_text("#!/bin/sh\n")
+    file = written(tmp_path, f"fence:\n  command: [{script}, now]\n")
+    said = (
+        f"warning: {file}:2: fence.command: no program that this user can run, so no fence, got '{script}'\n"
+    )
+    for mode, warning in ((0o755, ""), (0o644, said)):
+        script.chmod(mode)
+        assert command.run(parsed("config", "check", "-c", str(file))) == 0
+        assert capsys.readouterr().err == warning
+    script.unlink()
+    assert command.run(parsed("config", "check", "-c", str(file))) == 0
+    assert capsys.readouterr().err == said
+    assert loaded(tmp_path, "fence: {command: true}").warnings == ()  # found on the PATH
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--dsn", "postgresql://me:hunter2@db/app"),
+        ("--dsn", "host=db user=me password=hunter2"),
+        ("--dsn", "postgresql://db/?sslpassword=hunter2"),
+        ("--peer", '[{name: b, url: "http://b", dsn: "postgresql://me:hunter2@b/app"}]'),
+    ],
+)
+def test_a_password_in_an_argument_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str
+) -> None:
+    """Every user of the machine sees it in the list of processes."""
+    file = written(tmp_path, "")
+    assert run.run(parsed("run", "-c", str(file), flag, value)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"{flag}: must hold no password, which every user of this machine would see")
+    assert said.endswith("use postgres.password_file, PGPASSFILE or HEALTHAGENT_POSTGRES_DSN\n")
+    assert "hunter2" not in said
+
+
+def test_without_a_password_or_elsewhere_it_is_taken(tmp_path: Path) -> None:
+    taken = load(environment={}, flags={"postgres.dsn": "postgresql://me@db/app", "peers": ["b=http://b"]})
+    assert str(taken.settings.postgres.dsn) == "postgresql://me@db/app"
+    secret = load(environment={"HEALTHAGENT_POSTGRES_DSN": "postgresql://me:hunter2@db/app"})
+    assert secret.settings.postgres.dsn.password is not None
+
+
+def test_run_says_warnings_in_the_form_of_its_log(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        text = f"listen: {address}\nlog: {{format: json}}\nfence: {{command: /no/such}}\nstate_dir: null\n"
+        done = ran("run", "-c", str(written(tmp_path, text)))
+    warning, refusal = done.stderr.splitlines()
+    assert (done.returncode, refusal) == (1, f"listen: {address}: Address already in use")
+    said = json.loads(warning)
+    assert (said["level"], said["logger"]) == ("warning", "healthagent.commands.run")
+    place = f"configuration: {tmp_path}/agent.yaml:3: fence.command"
+    assert said["message"] == f"{place}: no program that this user can run, so no fence, got '/no/such'"
 
 
 def test_example_schema_and_show_print(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from healthagent.commands import VERBS
 from healthagent.core.model import Reason
 from healthagent.openapi import description
 from tests.agent_yaml import settings
+from tests.bed.certificates import Certificates
 from tests.bed.readme import README, blocks, commands, shape
 
 ROOT = README.parent
@@ -131,8 +132,16 @@ def test_the_locked_down_configuration_can_be_copied(tmp_path: Path) -> None:
     [block] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     folder = tmp_path / "etc"
     folder.mkdir()
-    for name in ("peer.secret", "tls.crt", "tls.key", "ca.crt"):
-        (folder / name).write_text("0123456789abcdef")
+    made = Certificates(tmp_path)
+    pem = made.pem("pg1").read_text()
+    contents = {
+        "tls.crt": pem,
+        "tls.key": pem,
+        "ca.crt": made.ca.read_text(),
+        "peer.secret": "0123456789abcdef",
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(content)
         (folder / name).chmod(0o600)
     found = settings(tmp_path, block.replace("/etc/healthagent", str(folder)))
     assert found.checks.allow is not None

@@ -94,10 +94,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def load_or_complain(path: str | None, flags: Flags | None = None) -> Configuration | None:
     """Load the configuration, with problems and warnings on standard error; None if it cannot be used."""
+    configuration = usable(path, flags)
+    for line in configuration.warnings if configuration else ():
+        sys.stderr.write(f"warning: {line}\n")
+    return configuration
+
+
+def usable(path: str | None, flags: Flags | None = None) -> Configuration | None:
+    """The same for who has a better place for the warnings: only problems go to standard error."""
     try:
-        configuration = load(path, flags=flags)
+        return load(path, flags=flags)
     except ConfigError as error:
         sys.stderr.write("".join(f"{line}\n" for line in error.problems))
         return None
-    sys.stderr.write("".join(f"warning: {line}\n" for line in configuration.warnings))
-    return configuration

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from healthagent import light  # first: see there  # noqa: F401
-from healthagent.commands.config import add_file, add_flags, given_flags, load_or_complain
+from healthagent.commands.config import add_file, add_flags, given_flags, usable
 from healthagent.commands.detach import Report, detach
 from healthagent.config import Settings, load
 from healthagent.daemon import Agent, StartError
@@ -51,7 +51,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(arguments: argparse.Namespace) -> int:
     """Run until stopped; 0 after a stop, 1 when it cannot start, 2 for a bad configuration."""
     flags = given_flags(arguments)
-    configuration = load_or_complain(arguments.config, flags)
+    configuration = usable(arguments.config, flags)
     if configuration is None:
         return 2
     settings = configuration.settings
@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     report = detach() if arguments.detach else Report()  # before there is a thread
     log_to_stderr(settings.log)
+    for warning in configuration.warnings:
+        log.warning("configuration: %s", warning)
 
     def reload() -> Settings:
         return load(arguments.config, flags=flags).settings

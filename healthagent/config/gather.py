@@ -3,10 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from healthagent.config import document
 from healthagent.config.document import Flaw, Node, Rejected, Scalar
+from healthagent.config.dsn import Dsn
 from healthagent.config.keys import Field, did_you_mean, fields_of
+from healthagent.config.peers import PeerEntry
 from healthagent.config.settings import Settings
 
 MAX_FILE_BYTES = 1 << 20
@@ -33,6 +36,10 @@ _STRUCTURED = frozenset({"peers", "tags", "fence.command", "fence.on"})
 FILE, ENVIRONMENT, COMMAND_LINE = range(3)  # the higher wins
 
 Flags = Mapping[str, str | bool | Sequence[str]]
+NO_PASSWORD = (
+    "must hold no password, which every user of this machine would see in the list of processes:"
+    " use postgres.password_file, PGPASSFILE or HEALTHAGENT_POSTGRES_DSN"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,13 @@ class Given:
     node: Node
     rank: int
     origin: str  # the file, the variable or the flag
+
+    def parse(self) -> Any:
+        """What it says. Raises Rejected, for a password in an argument too."""
+        value = self.field.parse(self.node)
+        if self.rank == COMMAND_LINE and _holds_password(value):
+            raise Rejected(Flaw(NO_PASSWORD))
+        return value
 
     def problem(self, flaw: Flaw) -> "Problem":
         return Problem.at(self.rank, self.place(flaw), flaw, self.node.line)
@@ -132,6 +146,13 @@ class Gathered:
 
     def _complain(self, rank: int, place: str, flaw: Flaw) -> None:
         self.problems.append(Problem.at(rank, f"{place}: {flaw.key}" if flaw.key else place, flaw))
+
+
+def _holds_password(value: object) -> bool:
+    """Whether a DSN, or that of a peer, has a password in it."""
+    if isinstance(value, tuple):
+        return any(_holds_password(entry.dsn) for entry in value if isinstance(entry, PeerEntry))
+    return isinstance(value, Dsn) and bool(value.password or value.sslpassword)
 
 
 def _read(path: str) -> str:

@@ -19,7 +19,7 @@ from healthagent.config.gather import (
     Problem,
 )
 from healthagent.config.peers import Discovery
-from healthagent.config.rules import broken_rules
+from healthagent.config.rules import broken_rules, doubts
 from healthagent.config.secret import SecretText, readable_by_all
 from healthagent.config.settings import Settings
 
@@ -76,7 +76,7 @@ class _Merge:
             path = given.field.path
             self.winners[path] = given
             try:
-                self.values[path] = given.field.parse(given.node)
+                self.values[path] = given.parse()
             except Rejected as error:
                 self.refuse(path, given, *error.flaws)
 
@@ -96,6 +96,9 @@ class _Merge:
                 self.problems.append(winner.problem(flaw) if winner else Problem.at(FILE, broken.path, flaw))
         if self.problems:
             raise ConfigError([problem.text for problem in sorted(self.problems)])
+        warnings += tuple(
+            self.winners[doubt.path].problem(Flaw(doubt.rule, doubt.got)).text for doubt in doubts(settings)
+        )
         sources = {path: given.source for path, given in self.winners.items()}
         return Configuration(_with_password(settings), sources, warnings)
 

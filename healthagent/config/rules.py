@@ -4,9 +4,11 @@ A rule is checked only when every value that it reads could be read, so one mist
 complained of once.
 """
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
+from healthagent.config.certificates import faults
 from healthagent.config.settings import PostgresSettings, Settings
 from healthagent.config.values import Address, spell_duration
 
@@ -32,6 +34,13 @@ def broken_rules(settings: Settings) -> Iterator[Broken]:
     yield from _witness(settings)
     yield from _listeners(settings)
     yield from _pairs(settings)
+
+
+def doubts(settings: Settings) -> Iterator[Broken]:
+    """Yield what is allowed and hardly meant: it depends on this machine, and on who looks."""
+    command = settings.fence.command
+    if command is not None and shutil.which(command[0]) is None:
+        yield Broken("fence.command", "no program that this user can run, so no fence", repr(command[0]))
 
 
 def _freshness(settings: Settings) -> Iterator[Broken]:
@@ -145,26 +154,18 @@ def _overlap(one: Address, other: Address) -> bool:
 
 def _pairs(settings: Settings) -> Iterator[Broken]:
     tls = settings.tls
+    incomplete = set()
     for path, value, needed, there in (
         ("tls.cert", tls.cert, "tls.key", tls.key),
         ("tls.key", tls.key, "tls.cert", tls.cert),
         ("tls.client_ca", tls.client_ca, "tls.cert", tls.cert),
     ):
         if value is not None and there is None:
+            incomplete.add(path)
             yield Broken(path, f"needs {needed} too", str(value), (needed,))
-    for path, file in (
-        ("tls.cert", tls.cert),
-        ("tls.key", tls.key),
-        ("tls.ca", tls.ca),
-        ("tls.client_ca", tls.client_ca),
-    ):
-        if file is None:
-            continue
-        try:
-            with file.open("rb"):
-                pass
-        except OSError as error:
-            yield Broken(path, f"cannot be read: {error.strerror}", repr(str(file)))
+    for fault in faults(tls):
+        if fault.path not in incomplete:  # one complaint of a key is enough
+            yield Broken(fault.path, fault.rule, repr(str(fault.file)), fault.reads)
     if settings.postgres.password is not None and settings.postgres.dsn.password is not None:
         yield Broken(
             "postgres.password", "must not be given while postgres.dsn holds one too", None, ("postgres.dsn",)
