@@ -165,6 +165,8 @@ class Agent:
             )
         elif postgres.running and postgres.starting:
             self._fail(Reason.POSTGRES_STARTING, "the database system is starting up", conclusive=True)
+        elif postgres.running and postgres.locked:
+            self._fail(Reason.AUTH_FAILED, "PostgreSQL refuses this agent's login", conclusive=True)
         elif postgres.running:
             snapshot = postgres.describe(asked_at, self.world.source_of(self.name))
             self.board.observe(snapshot, self.now)

@@ -11,6 +11,7 @@ The API is in the docstrings of Node and Cluster. It blocks; from an async test 
 long through `asyncio.to_thread`.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
@@ -25,6 +26,10 @@ from healthagent.demo.postgres import Node, Place
 
 settings.register_profile("any machine", deadline=None)  # a busy one is slow, and no bug
 settings.load_profile("any machine")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # Started with `&` by a script: the programs that tests end with Ctrl-C would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

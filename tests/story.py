@@ -192,6 +192,13 @@ class Story:
     def do_resume(self, name: str) -> None:
         self.world.postgres[name].hangs = False
 
+    def do_lock(self, name: str) -> None:
+        """lock pg2: its agent can log in no more, as after a change of pg_hba.conf."""
+        self.world.postgres[name].locked = True
+
+    def do_unlock(self, name: str) -> None:
+        self.world.postgres[name].locked = False
+
     def do_reinit(self, name: str) -> None:
         """reinit pg2: initdb by mistake: a primary of its own under our name."""
         postgres = self.world.postgres[name]

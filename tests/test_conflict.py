@@ -347,6 +347,12 @@ def test_a_signal_that_becomes_unknown_keeps_speaking(
         ),
         pytest.param(
             gone(TIED, 3600),
+            down(Reason.AUTH_FAILED),
+            True,
+            id="diverged, the rival's agent can no longer log in",
+        ),
+        pytest.param(
+            gone(TIED, 3600),
             down(Reason.STARTING_UP),
             True,
             id="diverged, the rival's agent knows nothing yet",

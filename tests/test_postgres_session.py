@@ -61,7 +61,8 @@ async def test_another_server_on_the_port_is_named_as_such(answer: bytes, tls: s
     async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
         host, port = server.sockets[0].getsockname()
         found = await refused({"host": host, "port": port, "user": "u", "database": "d", "ssl": tls})
-    assert (found.reason, found.conclusive) == (Reason.POSTGRES_DOWN, True)
+    assert found.reason in (Reason.POSTGRES_STALE, Reason.AUTH_FAILED)  # never down: nothing is known of it
+    assert found.conclusive
     assert "is not PostgreSQL" in found.detail
 
 
@@ -134,7 +135,7 @@ async def test_zeros_after_a_sound_message_do_not_stop_the_event_loop() -> None:
     async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
         host, port = server.sockets[0].getsockname()
         found = await refused({"host": host, "port": port, "user": "u", "database": "d", "ssl": "disable"})
-    assert (found.reason, found.conclusive) == (Reason.POSTGRES_DOWN, True)
+    assert (found.reason, found.conclusive) == (Reason.POSTGRES_STALE, True)
 
 
 async def test_a_server_that_does_not_say_its_version() -> None:
@@ -147,8 +148,53 @@ async def test_a_server_that_does_not_say_its_version() -> None:
     async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
         host, port = server.sockets[0].getsockname()
         found = await refused({"host": host, "port": port, "user": "u", "database": "d", "ssl": "disable"})
-    assert (found.reason, found.conclusive) == (Reason.POSTGRES_DOWN, True)
+    assert (found.reason, found.conclusive) == (Reason.POSTGRES_STALE, True)
     assert "it did not say its server_version" in found.detail
+
+
+REFUSED = OSError(111, "Connect call failed ('127.0.0.1', 5432)")
+
+
+@pytest.mark.parametrize(
+    ("errors", "reason"),
+    [
+        pytest.param(
+            [OSError(111, "Connect call failed ('::1', 5432, 0, 0)"), REFUSED],
+            Reason.POSTGRES_DOWN,
+            id="all refuse",
+        ),
+        pytest.param(
+            [OSError(99, "Cannot assign requested address"), REFUSED],
+            Reason.POSTGRES_DOWN,
+            id="no IPv6 here",
+        ),
+        pytest.param(
+            [OSError(113, "No route to host"), REFUSED], Reason.POSTGRES_STALE, id="one is not reached"
+        ),
+        pytest.param(
+            [OSError(99, "Cannot assign requested address")], Reason.POSTGRES_STALE, id="nobody refuses"
+        ),
+    ],
+)
+async def test_of_a_name_with_several_addresses(
+    monkeypatch: pytest.MonkeyPatch, errors: list[OSError], reason: Reason
+) -> None:
+    """The server is down where all that can be asked refuse: `localhost` has two on most machines."""
+
+    async def fail(*_args: object, **_more: object) -> None:
+        # as asyncio says it of a name with several addresses (base_events.py, create_connection)
+        raise OSError(f"Multiple exceptions: {', '.join(str(error) for error in errors)}")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", fail)
+    found = await refused({"host": "localhost", "port": 5432, "user": "u", "database": "d", "ssl": "disable"})
+    assert found.reason is reason
+
+
+async def test_a_missing_certificate_is_no_missing_server(tmp_path: Path) -> None:
+    found = await refused(
+        {"dsn": f"postgresql://u@localhost/d?sslmode=verify-full&sslrootcert={tmp_path}/none"}
+    )
+    assert found.reason is Reason.AUTH_FAILED
 
 
 async def test_settings_that_cannot_be_used_are_not_quoted() -> None:

@@ -39,6 +39,7 @@ class Postgres:
     running: bool = True
     hangs: bool = False
     starting: bool = False
+    locked: bool = False  # its agent's login is refused
     read_only: bool = False
     follows: str | None = None
     system_identifier: int = SYSTEM
@@ -48,7 +49,7 @@ class Postgres:
 
     @property
     def answers(self) -> bool:
-        return self.running and not self.hangs and not self.starting
+        return self.running and not (self.hangs or self.starting or self.locked)
 
     def describe(self, asked_at: Instant, source: "Postgres | None") -> Snapshot:
         """One poll; `source` is the server that it follows."""

@@ -6,6 +6,8 @@ it is connected, so it is given an event loop that notes what is opened on it, a
 """
 
 import asyncio
+import errno
+import re
 from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
@@ -17,8 +19,8 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 async def connect(arguments: dict[str, Any], deadline: float) -> Connection:
     """Connect before `deadline` (loop time), or leave nothing behind.
 
-    Raises TimeoutError, or what asyncpg.connect() raises for `arguments`; of settings that it cannot use an
-    InterfaceError.
+    Raises TimeoutError, or what asyncpg.connect() raises for `arguments`; an InterfaceError where it cannot
+    use them or a file that they name.
     """
     loop = _NotingLoop(asyncio.get_running_loop())
     try:
@@ -31,6 +33,12 @@ async def connect(arguments: dict[str, Any], deadline: float) -> Connection:
         if isinstance(error, ValueError) and not isinstance(error, OSError | asyncpg.InterfaceError):
             # asyncpg lets it through for settings that it cannot parse: not quoted, it may hold a password.
             raise asyncpg.InterfaceError("the connection settings cannot be used") from error
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError) and not loop.dialled:
+            # A certificate, say: only a missing socket may look like a server that is down.
+            what = error.strerror or type(error).__name__
+            raise asyncpg.InterfaceError(
+                f"a file of the connection settings cannot be used: {what}"
+            ) from error
         if isinstance(error, AttributeError) and str(error) == "server_version":
             # asyncpg takes for granted that it is told; PostgreSQL always tells.
             raise asyncpg.ConnectionDoesNotExistError("it did not say its server_version") from error
@@ -45,6 +53,7 @@ class _NotingLoop:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.opened: list[asyncio.BaseTransport] = []
+        self.dialled = False
 
     def __getattr__(self, name: str) -> Any:  # everything but the two below is the loop's own
         return getattr(self._loop, name)
@@ -52,11 +61,18 @@ class _NotingLoop:
     async def create_connection(
         self, factory: Callable[[], asyncio.BaseProtocol], *args: Any, **kwargs: Any
     ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
-        return self._note(await self._loop.create_connection(_guarded(_quiet(factory)), *args, **kwargs))
+        self.dialled = True
+        try:
+            return self._note(await self._loop.create_connection(_guarded(_quiet(factory)), *args, **kwargs))
+        except OSError as error:
+            if _all_refused(error):
+                raise ConnectionRefusedError(errno.ECONNREFUSED, str(error)) from error
+            raise
 
     async def create_unix_connection(
         self, factory: Callable[[], asyncio.BaseProtocol], *args: Any, **kwargs: Any
     ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
+        self.dialled = True
         return self._note(await self._loop.create_unix_connection(_guarded(factory), *args, **kwargs))
 
     def _note(
@@ -70,6 +86,16 @@ class _NotingLoop:
         """Drop all that was opened; under TLS this is the TCP connection below."""
         for transport in self.opened:
             transport.abort()  # type: ignore[attr-defined]  # both kinds of connection have it
+
+
+def _all_refused(error: OSError) -> bool:
+    """Whether this is what asyncio says when a name has several addresses and each refused.
+
+    It joins their texts ("Multiple exceptions: [Errno 111] Connect call failed (...), ...") and keeps no
+    number. An address that this machine has not, as ::1 without IPv6, is no other word.
+    """
+    numbers = {int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))}
+    return error.errno is None and errno.ECONNREFUSED in numbers <= {errno.ECONNREFUSED, errno.EADDRNOTAVAIL}
 
 
 class _Guard(asyncio.Protocol):

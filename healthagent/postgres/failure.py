@@ -36,12 +36,18 @@ def failure(error: BaseException, at: Instant, timeout: float) -> Failure:
         )
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate not in _LOST:
         return _refusal(error, at)
+    if isinstance(error, ConnectionRefusedError):
+        return Failure(Reason.POSTGRES_DOWN, "PostgreSQL is down: nothing listens at its address", at)
+    if isinstance(error, FileNotFoundError):
+        return Failure(Reason.POSTGRES_DOWN, "PostgreSQL is down: no such Unix socket", at)
+    if isinstance(error, ssl.SSLError):
+        return Failure(Reason.AUTH_FAILED, _no_tls(error), at)
     if isinstance(error, OSError):
-        return Failure(Reason.POSTGRES_DOWN, _unreachable(error), at)
+        return _unreached(error, at)
     if isinstance(error, asyncpg.InterfaceError):
         return Failure(Reason.AUTH_FAILED, f"no session at PostgreSQL: {_first_line(error)}", at)
     return Failure(
-        Reason.POSTGRES_DOWN,
+        Reason.POSTGRES_STALE,
         f"the connection broke, or what listens there is not PostgreSQL: {_first_line(error)}",
         at,
     )
@@ -86,28 +92,27 @@ def _refusal(error: asyncpg.PostgresError, at: Instant) -> Failure:
             )
 
 
-def _unreachable(error: OSError) -> str:
+def _no_tls(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate of PostgreSQL is not accepted: {error.verify_message}"
+    return f"no TLS with PostgreSQL: {_first_line(error)}"
+
+
+def _unreached(error: OSError, at: Instant) -> Failure:
+    """No answer came, for a cause that may be ours or the network's: nothing is known of PostgreSQL."""
     match error:
-        case ssl.SSLCertVerificationError():
-            return f"the certificate of PostgreSQL is not accepted: {error.verify_message}"
-        case ssl.SSLError():
-            return f"no TLS with PostgreSQL: {_first_line(error)}"
-        case socket.gaierror():
-            return f"the host name of PostgreSQL does not resolve: {error.strerror}"
-        case FileNotFoundError():
-            return (
-                "PostgreSQL is down: no such Unix socket (or a certificate file of postgres.dsn is missing)"
-            )
-        case ConnectionRefusedError():
-            return "PostgreSQL is down: nothing listens at its address"
         case ConnectionResetError():
-            return "PostgreSQL hung up before it had answered"
+            return Failure(Reason.POSTGRES_STALE, "PostgreSQL hung up before it had answered", at)
         case ConnectionError():  # asyncpg's own, while it negotiates TLS
-            return (
+            said = (
                 f"what listens at PostgreSQL's address has no TLS, or is not PostgreSQL: {_first_line(error)}"
             )
+            return Failure(Reason.AUTH_FAILED, said, at)
+        case socket.gaierror():
+            said = f"the host name of PostgreSQL does not resolve: {error.strerror}"
         case _:
-            return f"PostgreSQL is not reached: {_first_line(error)}"
+            said = f"PostgreSQL is not reached: {_first_line(error)}"
+    return Failure(Reason.POSTGRES_STALE, said, at)
 
 
 def _first_line(error: BaseException) -> str:

@@ -272,14 +272,14 @@ def certified(postgres: Node) -> Node:
 async def test_tls(certified: Node, tmp_path: Path) -> None:
     postgres = certified
     plain = await rejected(postgres, ssl="require")
-    assert (plain.reason, "no TLS" in plain.detail) == (Reason.POSTGRES_DOWN, True)
+    assert (plain.reason, "no TLS" in plain.detail) == (Reason.AUTH_FAILED, True)
     postgres.configure(ssl="on")
     assert (await first(postgres, ssl="require")).role is Role.PRIMARY
     unfounded = await rejected(
         postgres, ssl="verify-full", dsn=f"{postgres.dsn()}?sslrootcert={tmp_path}/none"
     )
-    assert (unfounded.reason, "certificate file" in unfounded.detail) == (Reason.POSTGRES_DOWN, True)
+    assert (unfounded.reason, "a file of the connection" in unfounded.detail) == (Reason.AUTH_FAILED, True)
     trusting = f"{postgres.dsn()}?sslrootcert={postgres.data}/server.crt&sslmode=verify-full"
     misnamed = await rejected(postgres, dsn=trusting)
-    assert misnamed.reason is Reason.POSTGRES_DOWN
+    assert misnamed.reason is Reason.AUTH_FAILED
     assert "certificate of PostgreSQL is not accepted" in misnamed.detail
