@@ -190,13 +190,13 @@ class Board:
             return Alarm.SELF, "this entry leads back to this agent"
         if statement.cluster != self.identity.cluster:
             return Alarm.FOREIGN_CLUSTER, f"it belongs to cluster {statement.cluster!r}"
-        if self.policy.expected_members is None and statement.name != peer.name:
-            return Alarm.WRONG_NAME, f"it calls itself {statement.name!r}"
         for other in self.peers.values():
             # only while it answers there: an agent that has lost one of its addresses is known by the other
             known = heard(other, now, self.policy) if other.name != peer.name else None
             if known is not None and known.incarnation == statement.incarnation:
                 return Alarm.DUPLICATE, f"the same agent answers under the entry {other.name!r}"
+        if self.policy.expected_members is None and statement.name != peer.name:
+            return Alarm.WRONG_NAME, f"it calls itself {statement.name!r}"
         return None
 
     # Verdicts go out.
@@ -335,7 +335,7 @@ class Board:
             detail=verdict.detail[:MAX_SENTENCE],
             replica_ok=reads.ok,
             replica_reason=reads.reason,
-            tags={name: tag_text(value) for name, value in self.identity.tags.items()},
+            tags=dict(self.identity.tags),
             sees=[self._sight(peer, now) for peer in self.peers.values()],
         )
 
@@ -374,11 +374,6 @@ def _stopped_at(served: Served, memory: Memory) -> Instant:
     if served.at >= memory.started_at:
         return served.at
     return min(memory.started_at, served.at + SAVE_SERVED_EVERY)
-
-
-def tag_text(value: Tag) -> str:
-    """A tag as a query or a peer spells it: `ssd: true` is "true"."""
-    return value if isinstance(value, str) else str(value).lower()
 
 
 def _said_served(served: Served, now: Instant) -> ServedSaid:

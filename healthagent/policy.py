@@ -39,6 +39,9 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
+EVERYWHERE = ("0.0.0.0", "::", "", "*")  # hosts of `listen` that are no address to be reached by
+
+
 def address_of(settings: Settings) -> str | None:
     """host:port of this node's PostgreSQL as other nodes reach it."""
     if settings.witness:
@@ -46,6 +49,6 @@ def address_of(settings: Settings) -> str | None:
     if settings.postgres.address is not None:
         return str(settings.postgres.address)
     listen = settings.listen.host
-    host = socket.gethostname() if listen in ("0.0.0.0", "::", "", "*") else listen
+    host = socket.gethostname() if listen in EVERYWHERE else listen
     port = (settings.postgres.dsn.get("port") or os.environ.get("PGPORT") or "5432").split(",")[0]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -22,6 +22,7 @@ Timeline = Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
 MOST = 0x7FFFFFFFFFFFFFFF  # of a counter or an LSN: 2^63 bytes of WAL are a thousand years at 300 MB/s
 Lsn = Annotated[int, Meta(ge=0, le=MOST)]
 Word = Annotated[str, Meta(max_length=255)]
+TagSaid = bool | int | float | Word
 MAX_SENTENCE = 2000  # characters
 MAX_FOLLOWERS = 256  # of those beyond it nothing is told, as an unreadable message would tell nothing at all
 Sentence = Annotated[str, Meta(max_length=MAX_SENTENCE)]
@@ -108,7 +109,7 @@ class Message(Struct, frozen=True):
     detail: Sentence = ""
     replica_ok: bool | None = None
     replica_reason: Word = ""
-    tags: Annotated[dict[Word, Word], Meta(max_length=64)] = {}
+    tags: Annotated[dict[Word, TagSaid], Meta(max_length=64)] = {}
     sees: Annotated[list[SightSaid], Meta(max_length=256)] = []
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from healthagent.board import FROZEN, SAVE_SERVED_EVERY, SETTLED, Board, Identity, tag_text
+from healthagent.board import FROZEN, SAVE_SERVED_EVERY, SETTLED, Board, Identity
 from healthagent.core.model import Failure, LagLimit, Reason, Role, Snapshot
 from healthagent.core.peer import Alarm, Call, Candidate, Peer, Served, Source, Statement
 from healthagent.core.replica import Ask
@@ -157,6 +157,18 @@ def test_one_agent_under_two_entries_counts_once() -> None:
     assert (second.alarm, second.counts) == (Alarm.DUPLICATE, False)
     assert "10.0.0.2:8008" in second.alarm_detail
     assert made.members(NOW) == (3, 2)
+
+
+def test_one_agent_under_two_listed_names_counts_once() -> None:
+    made = board("pg2", "alias")
+    made.hear("alias", statement("pg2"), NOW)
+    assert (made.peers["alias"].alarm, made.members(NOW)) == (
+        Alarm.WRONG_NAME,
+        (3, 1),
+    )  # pg2 is not heard yet
+    made.hear("pg2", statement("pg2"), NOW)
+    made.hear("alias", statement("pg2"), NOW)
+    assert (made.peers["alias"].alarm, made.members(NOW)) == (Alarm.DUPLICATE, (2, 2))
 
 
 def test_an_agent_that_lost_one_of_its_addresses_is_heard_by_the_other() -> None:
@@ -358,7 +370,7 @@ def test_a_serving_primary_describes_itself() -> None:
     assert found.snapshot is not None
     assert (found.role, found.timeline, found.address) == (Role.PRIMARY, 1, "10.0.0.1:5432")
     assert found.started_at == NOW - 500
-    assert dict(found.tags) == {"zone": "az1", "ssd": "true"}
+    assert dict(found.tags) == {"zone": "az1", "ssd": True}
     assert [(sight.name, sight.heard, sight.role) for sight in found.sees] == [
         ("pg2", True, Role.REPLICA),
         ("pg3", True, Role.REPLICA),
@@ -447,13 +459,6 @@ def test_members_found_by_dns_are_known_by_address_and_differ_only_in_number() -
 def test_members_hash_tells_lists_apart() -> None:
     assert board("pg2", "pg3").members_hash() == board("pg3", "pg2").members_hash()
     assert board("pg2", "pg3").members_hash() != board("pg2").members_hash()
-
-
-@pytest.mark.parametrize(
-    ("tag", "text"), [(True, "true"), (False, "false"), (7, "7"), (1.5, "1.5"), ("a", "a")]
-)
-def test_tag_text(tag: Any, text: str) -> None:
-    assert tag_text(tag) == text
 
 
 def test_another_cluster_under_our_name_refuses_both() -> None:

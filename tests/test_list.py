@@ -46,7 +46,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
         assert listed("--url", url) == 0
     assert capsys.readouterr().out == (
         "Member  Host           Role     State      TL  Lag      Writes   Reads    Reason\n"
-        "pg2     10.0.0.2:5432  replica  streaming  3   0        no       yes      replica\n"
+        "pg2     10.0.0.2:5432  replica  streaming  3   100      no       yes      replica\n"
         "pg1     10.0.0.1:5432  leader   running    3            yes      unknown  primary\n"
         "pg3                    unknown  unknown        unknown  unknown  unknown  silent\n"
         "w1                     witness                          no       unknown  witness\n"

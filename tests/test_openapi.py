@@ -12,6 +12,7 @@ from healthagent.events import Events
 from healthagent.openapi import description
 from healthagent.server.answers import CHECKS, Answers
 from healthagent.server.events import events_answer
+from healthagent.server.places import Place
 from tests.bed.boards import PRIMARY, START, board, replica, says
 
 DESCRIBED: dict[str, Any] = json.loads(description())
@@ -26,7 +27,7 @@ def with_peer() -> Board:
 
 def answers_of(made: Board) -> Answers:
     answers = Answers(made)
-    answers.urls = {"pg1": "http://10.0.0.11:8008", "pg2": "http://10.0.0.12:8008"}
+    answers.places = lambda: {"pg1": Place("http://10.0.0.11:8008"), "pg2": Place("http://10.0.0.12:8008")}
     events = Events()
     events.add("primary", START, ok=True, reason="primary")
     answers.asked["/events"] = events_answer(made, events)

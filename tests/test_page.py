@@ -22,6 +22,7 @@ from healthagent.server.page import HEADERS, SCRIPT, STYLE, StatusPage
 from healthagent.server.page.markup import Html, join, tag, text
 from healthagent.server.page.plot import FEWER_RUNS, MOST_RUNS, Hour, hour_of, lag_line, top_of
 from healthagent.server.page.words import MEANINGS, SHADES, ago, lasting, listed, size, summary
+from healthagent.server.places import Place
 from healthagent.standing import SILENT, UNASKED, Standing, standings
 from tests.bed.boards import PRIMARY, START, Clock, board, replica, says
 
@@ -158,7 +159,10 @@ async def test_what_anybody_says_is_text(desk: Desk) -> None:
     made.hear(HOSTILE + "3", replace(told, cluster=HOSTILE + "x", name=HOSTILE + "3"), START)
     hostile = Desk(made)
     hostile.alarms = [HOSTILE]
-    hostile.page.urls = {HOSTILE + "2": "javascript:alert(1)", HOSTILE + "3": 'http://a"b'}
+    hostile.page.places = lambda: {
+        HOSTILE + "2": Place("javascript:alert(1)"),
+        HOSTILE + "3": Place('http://a"b'),
+    }
     hostile.events.add(HOSTILE, START, reason=HOSTILE, detail=HOSTILE, who=HOSTILE, why=HOSTILE)
     hostile.history.note(standings(made, START), START)
     shown = await hostile.shown()

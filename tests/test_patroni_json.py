@@ -14,6 +14,7 @@ from healthagent.core.model import Failure, Follower, Reason, Receiver, Role, Sn
 from healthagent.core.peer import Peer
 from healthagent.core.view import Maintenance
 from healthagent.server.patroni import COMPATIBLE_WITH, cluster_json, node_json, shown_tags
+from healthagent.server.places import Place
 from tests.bed.boards import PRIMARY, START, SYSTEM, WRITTEN, board, replica, says
 
 SINCE = "2026-11-21 20:06:33.798321+00:00"
@@ -169,22 +170,29 @@ def test_tags_are_left_out_as_patroni_does(tags: dict[str, Any], shown: dict[str
     assert ("tags" in body) == bool(shown)
 
 
+TAGS = (("zone", "az2"), ("weight", 10), ("ssd", True), ("nofailover", False))
+
+
 def of_three() -> Board:
     """n1 is this node, a replica; n2 serves; n3 has not been heard."""
     made = named(FOLLOWS, peers=(Peer("n3"), Peer("n2"), Peer("w", witness=True)))
     made.identity = replace(made.identity, address="10.0.0.1:5432")
     serves = replace(LEADS, followers=(Follower("replicator", "n3", "10.0.0.1", "streaming", "sync", 1),))
     said = says("n2", serves, serving=True)
-    made.hear("n2", replace(said, cluster="hp", address="[fd00::2]:5433", tags=(("zone", "az2"),)), START)
+    made.hear("n2", replace(said, cluster="hp", address="[fd00::2]:5433", tags=TAGS), START)
     return made
 
 
 def test_the_cluster_lists_every_data_node_by_name() -> None:
-    urls = {"n1": "http://10.0.0.1:8008", "n2": "http://[fd00::2]:8008", "n3": "http://10.0.0.3:8008"}
+    places = {
+        "n1": Place("http://10.0.0.1:8008"),
+        "n2": Place("http://[fd00::2]:8008", "[fd00::2]:5432"),
+        "n3": Place("http://10.0.0.3:8008", "10.0.0.3:5432"),
+    }
     unknown = {
         f"{prefix}{kind}": "unknown" for prefix in ("receive_", "replay_", "") for kind in ("lag", "lsn")
     }
-    assert cluster_json(of_three(), urls, START) == {
+    assert cluster_json(of_three(), places, START) == {
         "members": [
             {
                 "name": "n1",
@@ -209,7 +217,11 @@ def test_the_cluster_lists_every_data_node_by_name() -> None:
                 "api_url": "http://[fd00::2]:8008/patroni",
                 "host": "fd00::2",
                 "port": 5433,
-                "tags": {"zone": "az2"},
+                "tags": {
+                    "zone": "az2",
+                    "weight": 10,
+                    "ssd": True,
+                },
             },
             {
                 "name": "n3",
@@ -218,6 +230,8 @@ def test_the_cluster_lists_every_data_node_by_name() -> None:
                 "timeline": 0,
                 **unknown,
                 "api_url": "http://10.0.0.3:8008/patroni",
+                "host": "10.0.0.3",
+                "port": 5432,
             },
         ],
         "scope": "hp",
@@ -243,7 +257,29 @@ def test_a_member_whose_postgresql_is_down_is_stopped() -> None:
     made = of_three()
     said = replace(says("n3", None), cluster="hp", reason="postgres_down")
     made.hear("n3", said, START)
-    assert member(made, "n3")["state"] == "stopped"
+    assert (member(made, "n3")["state"], member(made, "n3")["timeline"]) == ("stopped", 0)
+
+
+def test_a_member_that_stopped_keeps_its_timeline() -> None:
+    made = of_three()
+    made.hear("n3", replace(says("n3", replace(FOLLOWS, timeline=4)), cluster="hp"), START)
+    made.hear(
+        "n3", replace(says("n3", None), cluster="hp", reason="postgres_down", asked_at=START + 1), START + 1
+    )
+    stopped = member(made, "n3", START + 1)
+    assert (stopped["state"], stopped["timeline"]) == ("stopped", 4)
+
+
+def test_a_discovered_member_has_the_name_that_it_says() -> None:
+    made = named(FOLLOWS, peers=(Peer("10.0.0.2:8008", discovered=True),))
+    made.policy = replace(made.policy, expected_members=2)
+    assert member(made, "10.0.0.2:8008")["state"] == "unknown"
+    made.hear("10.0.0.2:8008", replace(says("n2", LEADS, serving=True), cluster="hp"), START)
+    found: Any = cluster_json(made, {"10.0.0.2:8008": Place("http://10.0.0.2:8008")}, START)
+    assert [(one["name"], one.get("api_url")) for one in found["members"]] == [
+        ("n1", None),
+        ("n2", "http://10.0.0.2:8008/patroni"),
+    ]
 
 
 def test_only_who_may_be_given_writes_is_the_leader() -> None:

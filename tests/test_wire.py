@@ -247,7 +247,7 @@ WRONG: dict[str, list[Any]] = {
     "detail": [None, 7, "x" * 2001],
     "replica_ok": ["yes", 1],
     "replica_reason": [None, 7],
-    "tags": [None, [], {"zone": 7}, {"zone": None}, {"x" * 256: "y"}],
+    "tags": [None, [], {"zone": [7]}, {"zone": None}, {"x" * 256: "y"}],
     "sees": [None, {}, [7], [{}], [{"name": 7}], [{"name": "pg1", "timeline": -1}]],
 }
 

@@ -78,6 +78,7 @@ def _rows(status: Any, cluster: Any) -> list[Row]:
         "reason": status["reason"],
         "detail": status["detail"],
         "role": status["role"],
+        "lag": status["postgres"]["lag_bytes"],
     }
     peers = [
         {
@@ -113,11 +114,17 @@ def _row(member: Row, place: Row) -> Row:
         "Role": role,
         "State": place.get("state", "" if member["witness"] else "unknown"),
         "TL": place.get("timeline") or "",
-        "Lag": place.get("lag", ""),
+        "Lag": _lag(member, place),
         "Writes": _yes(member["writes"]),
         "Reads": _yes(member["reads"]),
         "Reason": member["reason"],
     }
+
+
+def _lag(member: Row, place: Row) -> object:
+    """Bytes that are not replayed: what the limits are about. Patroni's `lag` counts to what was received."""
+    behind = place.get("replay_lag", "")
+    return member["lag"] if behind == "unknown" and member.get("lag") is not None else behind
 
 
 def _yes(value: object) -> str:

@@ -96,6 +96,7 @@ def hear(peer: Peer, statement: Statement) -> Peer:
     return replace(
         peer,
         statement=statement,
+        timeline=statement.timeline or peer.timeline,
         silent_since=None,
         heard_serving=heard_serving,
         served_until=_served_until(peer, statement),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from healthagent.core.model import Instant, Role, Snapshot
+from healthagent.core.model import Instant, Role, Snapshot, Tag
 
 
 class Source(StrEnum):
@@ -73,7 +73,7 @@ class Statement:
     version: str | None = None
     address: str | None = None  # host:port of its PostgreSQL as other nodes reach it
     sees: tuple[Sight, ...] = ()
-    tags: tuple[tuple[str, str], ...] = ()
+    tags: tuple[tuple[str, Tag], ...] = ()
     detail: str = ""
     replica_ok: bool | None = None
     replica_reason: str = ""
@@ -114,6 +114,7 @@ class Peer:
     discovered: bool = False
     statement: Statement | None = None  # the last accepted one
     silent_since: Instant | None = None  # when the first unanswered question was asked
+    timeline: int | None = None  # the last that it told: for people
     heard_serving: Served | None = None  # the last time that it said so
     served_until: Instant | None = None  # it may have served until then, and is not known as a replica since
     alarm: Alarm | None = None

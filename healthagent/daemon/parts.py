@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from msgspec import Raw
 
@@ -32,11 +33,12 @@ from healthagent.peers.direct import Directs
 from healthagent.peers.exchange import Exchange, key_of
 from healthagent.peers.listener import PeerListener
 from healthagent.peers.resolve import Names
-from healthagent.policy import address_of, policy_of
+from healthagent.policy import EVERYWHERE, address_of, policy_of
 from healthagent.postgres import Poller
 from healthagent.server.answers import Answers
 from healthagent.server.events import events_answer
 from healthagent.server.page import StatusPage
+from healthagent.server.places import Place
 from healthagent.standing import standings
 from healthagent.statefile import StateError, Stored, boot_id, load, recall
 from healthagent.takeover import Holders
@@ -153,7 +155,7 @@ class Parts:
         described = Raw(description())
         self.answers.documents["/openapi.json"] = lambda _now: described
         self.page = StatusPage(self.board, self.events, self.history, boottime, self.alarms)
-        self.answers.urls = self.page.urls = urls(self.settings)
+        self.answers.places = self.page.places = self.places
         if self.label is not None:
             self.answers.label = self.label.status
         if self.keeper is not None:
@@ -190,6 +192,15 @@ class Parts:
         self.signing.change_secret(key)
         return self.signing
 
+    def places(self) -> dict[str, Place]:
+        """Where each member is, by the name of its entry, this one included."""
+        settings, said = self.settings, self.addresses.configured
+        found = {settings.name: Place(_own_url(settings), address_of(settings))}
+        for entry in self.client.entries:
+            host = urlsplit(entry.url).netloc.removesuffix(f":{urlsplit(entry.url).port}")
+            found[entry.name] = Place(entry.url, said.get(entry.name, f"{host}:5432"))
+        return found
+
     def ask_directly(self) -> None:
         """Tell who is asked past its agent, and where."""
         peers = self.settings.peers
@@ -202,11 +213,13 @@ def poll_budget(settings: Settings) -> float | None:
     return None if settings.witness else settings.postgres.interval + settings.postgres.timeout
 
 
-def urls(settings: Settings) -> dict[str, str]:
-    """Where each configured member is asked, by name."""
-    scheme = "https" if settings.tls.cert else "http"
-    own = f"{scheme}://{settings.listen}"
-    return {settings.name: own, **{entry.name: entry.url for entry in settings.peers}}
+def _own_url(settings: Settings) -> str:
+    """Where others reach this agent: by the host of its PostgreSQL where it listens on every address."""
+    listen, address = settings.listen, address_of(settings)
+    host = str(listen).rpartition(":")[0]
+    if listen.host in EVERYWHERE and address is not None:
+        host = address.rpartition(":")[0]
+    return f"{'https' if settings.tls.cert else 'http'}://{host}:{listen.port}"
 
 
 def _stored(directory: Path, cluster: str) -> Stored | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from healthagent.clock import boottime
 from healthagent.config import ConfigError, Settings, reloadable_difference, with_live_keys
 from healthagent.core.peer import Peer
-from healthagent.daemon.parts import Parts, poll_budget, urls
+from healthagent.daemon.parts import Parts, poll_budget
 from healthagent.events import Kind
 from healthagent.peers.client import Entry
 from healthagent.policy import address_of, policy_of
@@ -53,7 +53,6 @@ def _apply(parts: Parts, settings: Settings) -> None:
     token = settings.control.token
     parts.control.token = token.reveal() if token else None
     parts.fence.settings = settings.fence
-    parts.answers.urls = parts.page.urls = urls(settings)
     parts.ask_directly()
     if settings.discovery is None:
         board.replace_peers([Peer(entry.name, entry.witness) for entry in settings.peers], now)

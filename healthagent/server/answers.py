@@ -10,10 +10,11 @@ from http import HTTPStatus
 
 import msgspec
 
-from healthagent.board import Board, tag_text
-from healthagent.core.model import Instant, Reason, Role, Verdict
+from healthagent.board import Board
+from healthagent.core.model import Instant, Reason, Role, Tag, Verdict
 from healthagent.core.replica import Ask
 from healthagent.server.patroni import Json, cluster_json, in_maintenance, node_json, shown_tags
+from healthagent.server.places import Places, nowhere
 from healthagent.server.query import BadQuery, Query, parse_query
 from healthagent.server.status import status_json
 from healthagent.statefile import Switch
@@ -125,7 +126,7 @@ class Answers:
     def __init__(self, board: Board) -> None:
         self.board = board
         self.history: Sequence[Switch] = ()
-        self.urls: Mapping[str, str] = {}  # where each member's agent answers, this one included
+        self.places: Places = nowhere
         self.alarms: Callable[[], list[str]] = list
         self.label: Callable[[Instant], Json | None] = lambda _now: None  # what Kubernetes is told
         self._rendered: dict[tuple[Verdict, bool, bool, bool, bool], Answer] = {}
@@ -133,7 +134,7 @@ class Answers:
         self.asked: dict[str, Callable[[str, Instant], Answer]] = {}  # those that read the query
         self.documents: dict[str, Callable[[Instant], object]] = {
             "/patroni": self._patroni,
-            "/cluster": lambda now: cluster_json(self.board, self.urls, now),
+            "/cluster": lambda now: cluster_json(self.board, self.places(), now),
             "/history": lambda _now: [_switch(one) for one in self.history],
             "/status": lambda now: (
                 status_json(self.board, now, self.alarms()) | {"kubernetes": self.label(now)}
@@ -172,7 +173,7 @@ class Answers:
         for name, wanted in query.tags.items():
             if name not in tags:
                 return Verdict(False, Reason.TAG_DIFFERS, f"this node has no tag {name[:40]!r}")
-            value = tag_text(tags[name])
+            value = _tag_text(tags[name])
             if value != wanted:
                 detail = f"tag {name[:40]!r} is {value!r} here, asked for {wanted[:40]!r}"
                 return Verdict(False, Reason.TAG_DIFFERS, detail)
@@ -221,3 +222,8 @@ def refusal(status: HTTPStatus, sentence: str, **more: object) -> Answer:
 
 def _switch(switch: Switch) -> list[object]:
     return [switch.timeline, switch.lsn, switch.reason, switch.timestamp, switch.new_leader]
+
+
+def _tag_text(value: Tag) -> str:
+    """A tag as a query spells it: `ssd: true` is "true"."""
+    return value if isinstance(value, str) else str(value).lower()

@@ -13,10 +13,13 @@ from healthagent.core.members import heard, snapshot_of
 from healthagent.core.model import Instant, Reason, Role, Snapshot, Tag, lsn_text
 from healthagent.core.peer import Peer, Statement
 from healthagent.core.replica import sync_state
+from healthagent.server.places import Place
 
 COMPATIBLE_WITH = "4.1.5"  # what our JSON looks like; below 3.0.4 clients misread `streaming`
 
 Json = dict[str, object]
+
+NO_TIMELINE = 0  # clients (check-patroni) read this field of every member without looking for it
 
 _STATES = {Reason.POSTGRES_STARTING: "starting", Reason.POSTGRES_DOWN: "stopped"}
 # left out, and so not there for `?tag_x=false` either, while they are false
@@ -101,7 +104,7 @@ def _queried(board: Board, snapshot: Snapshot, now: Instant) -> Json:
     return body
 
 
-def cluster_json(board: Board, urls: Mapping[str, str], now: Instant) -> Json:
+def cluster_json(board: Board, places: Mapping[str, Place], now: Instant) -> Json:
     """Every configured data node as /cluster lists it, silent and stopped ones too."""
     own = board.local.snapshot
     members: list[Json] = []
@@ -110,12 +113,12 @@ def cluster_json(board: Board, urls: Mapping[str, str], now: Instant) -> Json:
         state = _state(own) if running.ok else _STATES.get(running.reason, "unknown")
         serving = board.primary(now).ok
         members.append(_member(board, board.identity.name, own, state, serving, running.ok, now))
-        _locate(members[-1], board.identity.address, urls.get(board.identity.name))
+        _locate(members[-1], board.identity.address, places.get(board.identity.name))
         if tags := shown_tags(board.identity.tags):
             members[-1]["tags"] = tags
     for peer in board.peers.values():
         if not peer.witness and peer.counts:
-            members.append(_peer_member(board, peer, urls.get(peer.name), now))
+            members.append(_peer_member(board, peer, places.get(peer.name), now))
     members.sort(key=lambda member: str(member["name"]))
     body: Json = {"members": members, "scope": board.identity.cluster}
     if in_maintenance(board, now):
@@ -123,7 +126,7 @@ def cluster_json(board: Board, urls: Mapping[str, str], now: Instant) -> Json:
     return body
 
 
-def _peer_member(board: Board, peer: Peer, url: str | None, now: Instant) -> Json:
+def _peer_member(board: Board, peer: Peer, place: Place | None, now: Instant) -> Json:
     statement, snapshot = heard(peer, now, board.policy), snapshot_of(peer, now, board.policy)
     fresh = snapshot is not None
     if snapshot is not None:
@@ -132,10 +135,12 @@ def _peer_member(board: Board, peer: Peer, url: str | None, now: Instant) -> Jso
         state = _peer_state(statement)
         snapshot = peer.statement.snapshot if peer.statement else None
     serving = statement is not None and statement.serving
-    member = _member(board, peer.name, snapshot, state, serving, fresh, now)
-    _locate(member, peer.statement.address if peer.statement else None, url)
-    if peer.statement and peer.statement.tags:
-        member["tags"] = dict(peer.statement.tags)
+    member = _member(board, peer.label, snapshot, state, serving, fresh, now)
+    if snapshot is None:
+        member["timeline"] = peer.timeline or NO_TIMELINE
+    _locate(member, peer.statement.address if peer.statement else None, place)
+    if peer.statement and (tags := shown_tags(dict(peer.statement.tags))):
+        member["tags"] = tags
     return member
 
 
@@ -167,8 +172,7 @@ def _member(
     if role == "replica" and snapshot is not None:
         role = _replica_role(board, name, snapshot, now)
     member: Json = {"name": name, "role": role, "state": state}
-    # 0 is no timeline: clients (check-patroni) read this field of every member without looking for it
-    member["timeline"] = (snapshot.timeline if snapshot else None) or 0
+    member["timeline"] = (snapshot.timeline if snapshot else None) or NO_TIMELINE
     if role not in ("leader", "primary"):
         _add_lag(member, board, snapshot if fresh else None, now)
     return member
@@ -205,9 +209,11 @@ def _add_lag(member: Json, board: Board, snapshot: Snapshot | None, now: Instant
         member[f"{prefix}lsn"] = "unknown" if lsn is None else lsn_text(lsn)
 
 
-def _locate(member: Json, address: str | None, url: str | None) -> None:
-    if url is not None:
-        member["api_url"] = f"{url}/patroni"
+def _locate(member: Json, address: str | None, place: Place | None) -> None:
+    """Say where it is: as it says itself, or until then as is configured."""
+    if place is not None:
+        member["api_url"] = f"{place.url}/patroni"
+        address = address or place.address
     if address is not None:
         host, _, port = address.rpartition(":")
         member["host"] = host.strip("[]")

@@ -156,7 +156,7 @@ def _peer(peer: Peer, board: Board, now: Instant) -> Json:
     statement, present = peer.statement, heard(peer, now, board.policy)
     snapshot = snapshot_of(peer, now, board.policy)
     return {
-        "name": peer.name,
+        "name": peer.label,
         "witness": peer.witness,
         "heard": present is not None,
         "age": None if statement is None else round(now - statement.asked_at, 3),

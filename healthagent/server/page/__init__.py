@@ -7,7 +7,7 @@ in place. Nothing comes from elsewhere, and the browser is told to run nothing b
 import base64
 import hashlib
 from asyncio import Lock
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -22,6 +22,7 @@ from healthagent.history import MOST_MEMBERS, SLOT, History
 from healthagent.server.page.cluster import Seen, live, title
 from healthagent.server.page.hour import hour_section
 from healthagent.server.page.markup import Html, tag
+from healthagent.server.places import Places, nowhere
 from healthagent.standing import Standing, standings
 
 KEPT_FOR = 1.0  # seconds for which a rendering is good, while the own verdicts stay the same
@@ -79,7 +80,7 @@ class StatusPage:
         alarms: Callable[[], list[str]],
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.urls: Mapping[str, str] = {}  # where each member's agent answers
+        self.places: Places = nowhere
         self.renderings = 0
         self._board = board
         self._events = events
@@ -122,7 +123,7 @@ class StatusPage:
             left_out=len(found) - len(shown),
             alarms=self._alarms(),
             events=self._events.newest(SHOWN_EVENTS),
-            urls=self.urls,
+            places=self.places(),
             hour=await self._hour_section(shown, now, wall),
         )
         name = title(seen)

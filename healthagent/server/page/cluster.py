@@ -16,6 +16,7 @@ from healthagent.server.page.markup import Html, join, tag
 from healthagent.server.page.plot import mark
 from healthagent.server.page.words import MEANINGS, SHADES, ago, lasting, listed, meaning, size, summary
 from healthagent.server.patroni import in_maintenance
+from healthagent.server.places import Place
 from healthagent.standing import Standing
 
 MATRIX = 9  # members; the table of who hears whom is for fewer eyes than that needs columns
@@ -34,7 +35,7 @@ class Seen:
     left_out: int  # members beyond those that are shown
     alarms: Sequence[str]
     events: Sequence[Event]
-    urls: Mapping[str, str]
+    places: Mapping[str, Place]
     hour: Html  # the plot, which changes less often
 
 
@@ -117,10 +118,10 @@ def _card(standing: Standing, seen: Seen) -> Html:
     shade = shade_of(standing)
     role = "witness" if standing.witness else standing.role or "role unknown"
     timeline = f", timeline {standing.timeline}" if standing.timeline else ""
-    url = seen.urls.get(standing.entry, "")
+    place = seen.places.get(standing.entry)
     name: object = standing.name
-    if url.startswith(("http://", "https://")) and not standing.own:
-        name = tag("a", standing.name, href=f"{url}/ui")
+    if place is not None and place.url.startswith(("http://", "https://")) and not standing.own:
+        name = tag("a", standing.name, href=f"{place.url}/ui")
     here = tag("span", "this agent", class_="here") if standing.own else None
     return tag(
         "li",
