@@ -199,6 +199,15 @@ def test_weights_with_percentages(weight: int, clean: bool) -> None:
         pytest.param("reject if ! { nbsrv(p) lt 2 }", True, id="if not fewer than two"),
         pytest.param("reject if { src 10.0.0.9 } or { nbsrv(p) ge 2 }", True, id="or somebody else"),
         pytest.param("reject", True, id="always"),
+        pytest.param("reject unless { nbsrv eq 1 }", True, id="of the backend that asks"),
+        pytest.param("reject unless { nbsrv() eq 1 }", True, id="the same, with parentheses"),
+        pytest.param("reject unless { nbsrv 1 }", True, id="the same, without eq"),
+        pytest.param("reject unless { nbsrv(p) -m int eq 1 }", True, id="as numbers"),
+        pytest.param("reject unless { nbsrv -m int 1 }", True, id="as numbers, the shortest"),
+        pytest.param("reject unless { nbsrv(p) -m found }", False, id="the count is there, whatever it is"),
+        pytest.param("reject unless { nbsrv ge 1 }", False, id="of the backend that asks, one or more"),
+        pytest.param("reject unless { nbsrv }", False, id="nothing to compare with"),
+        pytest.param("reject unless { nbsrvs eq 1 }", False, id="another word"),
         pytest.param("reject if { nbsrv(p) lt 1 }", False, id="only none"),
         pytest.param("reject unless { nbsrv(p) ge 1 }", False, id="one or more"),
         pytest.param("reject if { src 10.0.0.9 } { nbsrv(p) ge 2 }", False, id="and somebody else"),
@@ -214,6 +223,39 @@ def test_what_guards_against_two_primaries(condition: str, guards: bool) -> None
     text = WRITES.format(path="/primary", default=GOOD, server="").replace(
         "reject unless { nbsrv(writes) eq 1 }", condition.replace("(p)", "(writes)")
     )
+    assert ([finding.what for finding in lint(text)] == []) is guards
+
+
+BACKEND = """
+global
+  hard-stop-after 30s
+  max-spread-checks 50
+defaults
+  mode tcp
+  timeout connect 500ms
+  timeout check 500ms
+frontend {listener}
+  default_backend {backend}
+backend {backend}
+  {rule}
+  option httpchk OPTIONS /primary
+  http-check expect status 200
+  default-server check port 8008 inter 1s fall 2 rise 1 on-marked-down shutdown-sessions
+  server a 10.0.0.1:5432
+  server b 10.0.0.2:5432
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "guards"),
+    [
+        pytest.param("tcp-request content reject unless { nbsrv eq 1 }", True, id="itself"),
+        pytest.param("tcp-request content reject unless { nbsrv(pg_primary) eq 1 }", True, id="by its name"),
+        pytest.param("tcp-request content reject unless { nbsrv ge 1 }", False, id="one or more"),
+    ],
+)
+def test_a_backend_can_be_its_own_guard(rule: str, guards: bool) -> None:
+    text = BACKEND.format(listener="pg_write", backend="pg_primary", rule=rule)
     assert ([finding.what for finding in lint(text)] == []) is guards
 
 
@@ -252,6 +294,8 @@ PRIMARY_CHECK = " option httpchk /primary\n server-template a 9 1.1.1.1:1 check\
     [
         pytest.param("x " + '"\\' * 500_000, id="a megabyte of quotes in one line"),
         pytest.param("x " + "{ ! || " * 100_000, id="a megabyte of braces"),
+        pytest.param("listen pg\n acl x " + "nbsrv(" * 150_000, id="a megabyte of counts"),
+        pytest.param("listen pg\n acl x " + "srv_is_up(" * 100_000, id="a megabyte of servers"),
         pytest.param("backend b\n" + " server " * 100_000, id="a server line without an end"),
         pytest.param(
             "defaults\n"

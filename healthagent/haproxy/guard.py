@@ -10,7 +10,8 @@ from collections.abc import Collection, Sequence
 
 from healthagent.haproxy.proxies import Proxy
 
-_NBSRV = re.compile(r"nbsrv\(([^)]*)\)")
+_NBSRV = re.compile(r"nbsrv(?:\(([^)]*)\))?")  # without a name it is the proxy that asks
+_OWN = ""
 _COMPARE = {
     "eq": lambda got, limit: got == limit,
     "ge": lambda got, limit: got >= limit,
@@ -25,7 +26,8 @@ Truth = bool | None  # None: depends on something that is not known here
 
 
 def refuses_two_primaries(listener: Proxy, tallies: Collection[str]) -> bool:
-    """Say whether this listener accepts no connection at all while the tallies count two primaries."""
+    """Say whether no connection at all gets through this proxy while the tallies count two primaries."""
+    tallies = _as_named_by(listener, tallies)
     acls = _acls(listener, tallies)
     for stage in ("connection", "content", "session"):
         for line in listener.lines("tcp-request", stage):
@@ -42,8 +44,14 @@ def leads_elsewhere(listener: Proxy, backend: str, tallies: Collection[str]) -> 
     """Say whether no rule of this listener leads to the backend while the tallies count two primaries."""
     if listener.name == backend:
         return False  # a `listen` section serves its own servers, whatever its use_backend rules say
+    tallies = _as_named_by(listener, tallies)
     acls = _acls(listener, tallies)
     return all(_met(condition, acls, tallies) is False for condition in _ways(listener, backend))
+
+
+def _as_named_by(proxy: Proxy, tallies: Collection[str]) -> Collection[str]:
+    """Return the tallies with the name that this proxy's rules give to itself, if it is one of them."""
+    return {*tallies, _OWN} if proxy.name in tallies else tallies
 
 
 def _ways(listener: Proxy, backend: str) -> Sequence[tuple[str, ...]]:
@@ -101,9 +109,10 @@ def _met(condition: Sequence[str], acls: dict[str, Truth], tallies: Collection[s
 def _fetch(words: Sequence[str], tallies: Collection[str]) -> Truth:
     """Evaluate `nbsrv(NAME) eq 1` with two servers up in each tally; anything else is unknown."""
     match = _NBSRV.fullmatch(words[0]) if words else None
-    if match is None or match[1] not in tallies or len(words) < 2:
+    if match is None or (match[1] or _OWN) not in tallies:
         return None
-    operator, values = ("eq", words[1:]) if words[1] not in _COMPARE else (words[1], words[2:])
+    values = words[3:] if tuple(words[1:3]) == ("-m", "int") else words[1:]  # a number is what it is anyway
+    operator, values = (values[0], values[1:]) if values and values[0] in _COMPARE else ("eq", values)
     if not values or not all(value.isascii() and value.isdigit() and len(value) < 6 for value in values):
         return None
     return any(_COMPARE[operator](PRIMARIES, int(value)) for value in values)

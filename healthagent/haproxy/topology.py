@@ -24,7 +24,8 @@ ANY_ROLE_PATHS = frozenset({"/health", "/readiness"})
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT"})
 
 _POSTGRES_NAME = re.compile(r"pg|postgres|patroni|primary|replica|master|leader", re.IGNORECASE)
-_COUNTED = re.compile(r"(?:nbsrv\(|srv_is_up\()([^)/]*)")
+# The backend may be left out, also with its parentheses: then it is the proxy that asks.
+_COUNTED = re.compile(r"\b(?:nbsrv(?:\(([^()]*)\))?(?![\w(])|srv_is_up\((?:([^()/]*)/)?[^()]*\))")
 
 
 class Role(StrEnum):
@@ -60,11 +61,9 @@ class Topology:
 
     @cached_property
     def refusing(self) -> frozenset[int]:
-        """The first lines of those listeners that accept nobody while two servers count as primary."""
+        """The first lines of those proxies that let nobody through while two servers count as primary."""
         return frozenset(
-            proxy.section.line
-            for proxy in self.proxies
-            if proxy.takes_clients and refuses_two_primaries(proxy, self.primary_names)
+            proxy.section.line for proxy in self.proxies if refuses_two_primaries(proxy, self.primary_names)
         )
 
     def with_role(self) -> list[Proxy]:
@@ -151,7 +150,10 @@ def _counted(found: list[Proxy]) -> set[str]:
 def _mentions(proxy: Proxy) -> set[str]:
     """Return the backends whose servers the rules of this proxy count."""
     return {
-        match[1] for line in proxy.section.lines for word in line.words for match in _COUNTED.finditer(word)
+        match[1] or match[2] or proxy.name
+        for line in proxy.section.lines
+        for word in line.words
+        for match in _COUNTED.finditer(word)
     }
 
 

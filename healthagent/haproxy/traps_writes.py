@@ -45,7 +45,7 @@ def slow_to_notice(_: Topology, proxy: Proxy) -> Iterator[Finding]:
 
 def unguarded(topology: Topology, proxy: Proxy) -> Iterator[Finding]:
     """Nothing refuses connections while two servers count as primary."""
-    if proxy.name in topology.tallies or proxy.server_count < 2:
+    if proxy.name in topology.tallies or proxy.server_count < 2 or proxy.section.line in topology.refusing:
         return
     listeners = topology.listeners.get(proxy.name, [])
     open_ones = [
