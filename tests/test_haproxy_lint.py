@@ -7,6 +7,7 @@ it (`pytest --rewrite` writes what is found now; commit only what you understand
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,7 +147,7 @@ def complaints(path: str = "/primary", default: str = GOOD, server: str = "") ->
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/primary", "/primary/", "/master?x=1", "/leader", "/read-write", "/replica", "/health", "/other"],
+    ["/", "/primary", "/primary/", "/master?x=1", "/leader", "/read-write", "/replica", "/other"],
 )
 def test_a_good_configuration_is_clean_whatever_it_asks_for(path: str) -> None:
     assert complaints(path=path) == []
@@ -179,7 +180,10 @@ def test_the_window_from_503_to_down(timing: str, clean: bool) -> None:
     ],
 )
 def test_sessions_must_end_where_writes_go(path: str, found: int) -> None:
-    assert len(complaints(path=path, default="check port 8008 inter 1s fall 2 rise 1")) == found
+    text = WRITES.replace("writes", "any").format(
+        path=path, default="check port 8008 inter 1s fall 2 rise 1", server=""
+    )
+    assert len(lint(text)) == found
 
 
 @pytest.mark.parametrize(
@@ -257,6 +261,191 @@ backend {backend}
 def test_a_backend_can_be_its_own_guard(rule: str, guards: bool) -> None:
     text = BACKEND.format(listener="pg_write", backend="pg_primary", rule=rule)
     assert ([finding.what for finding in lint(text)] == []) is guards
+
+
+UNASKED = """
+defaults
+  mode tcp
+frontend {listener}
+  default_backend {backend}
+backend {backend}
+  {rule}
+  server a 10.0.0.1:{port} {server}
+  server b 10.0.0.2:{port} {second}
+"""
+
+
+def blind(
+    backend: str = "pg_primary",
+    listener: str = "clients",
+    rule: str = "",
+    port: int = 5432,
+    server: str = "check",
+    second: str = "check",
+) -> bool:
+    """Whether lint says that this backend cannot tell who is primary, and nothing else."""
+    text = UNASKED.format(
+        backend=backend, listener=listener, rule=rule, port=port, server=server, second=second
+    )
+    found = lint(text)
+    assert len(found) <= 1
+    return bool(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        *(
+            (name, True)
+            for name in ("pg_primary", "primary", "master_postgresql", "pgmaster", "postgres-leader")
+        ),
+        *((name, True) for name in ("PgPrimary", "db_write", "writers", "read-write", "pg_rw", "masterdb")),
+        *((name, False) for name in ("pg_any", "postgres", "pg_replica", "pg_ro", "reads", "pg_read_only")),
+        *(
+            (name, False)
+            for name in ("primary_and_replicas", "pg_standby_of_primary", "leaderboard", "rework")
+        ),
+        *((name, False) for name in ("pgbouncer_rw", "pgpool-primary", "primary_proxy", "pg_multi_master")),
+    ],
+)
+def test_a_name_says_that_writes_come(name: str, says: bool) -> None:
+    assert blind(backend=name) is says
+    assert blind(listener=name, backend="nodes") is says
+
+
+def test_the_name_of_a_backend_counts_more_than_a_listener_s() -> None:
+    assert not blind(backend="pg_replica", listener="pg_primary")
+
+
+def test_a_listener_that_leads_to_several_backends_says_nothing() -> None:
+    more = "backend other\n server a h:1 check\nfrontend pg_primary\n default_backend nodes\n"
+    text = UNASKED.format(
+        listener="clients", backend="nodes", rule="", port=5432, server="check", second="check"
+    )
+    assert len(lint(text + more)) == 1
+    assert lint(text + more + " use_backend other if { src 10.0.0.9 }\n") == []
+
+
+@pytest.mark.parametrize(
+    ("case", "found"),
+    [
+        pytest.param({"port": 5399}, False, id="a port below PostgreSQL's"),
+        pytest.param({"port": 5400}, True, id="the first port that is taken for PostgreSQL's"),
+        pytest.param({"port": 5499}, True, id="the last one"),
+        pytest.param({"port": 5500}, False, id="a port above"),
+        pytest.param({"port": 6432}, False, id="poolers"),
+        pytest.param({"port": 6432, "server": "check port 8008"}, False, id="poolers, one of them asked"),
+        pytest.param(
+            {"port": 6432, "server": "check port 8008", "second": "check port 8008"},
+            True,
+            id="poolers on nodes",
+        ),
+        pytest.param({"server": "", "second": ""}, True, id="no check at all"),
+        pytest.param(
+            {"server": "", "second": "backup"}, False, id="no check, and a spare that is never used"
+        ),
+        pytest.param({"second": "check backup"}, True, id="a spare that is used when a check fails"),
+        pytest.param({"second": "check disabled"}, False, id="one that a person switches on"),
+        pytest.param({"second": "check weight 0"}, False, id="one that a person gives a weight"),
+        pytest.param({"server": "track x/a", "second": "track x/b"}, False, id="somebody else's checks"),
+        pytest.param({"rule": "use-server a if { src 10.0.0.9 }"}, False, id="a rule says which"),
+        pytest.param({"rule": "mode http"}, False, id="the web"),
+        pytest.param({"rule": "option tcp-check"}, True, id="tcp-check without a question"),
+        pytest.param(
+            {"rule": "option tcp-check\n tcp-check expect string x"}, False, id="tcp-check with one"
+        ),
+        pytest.param({"rule": "option external-check"}, False, id="a program that may know"),
+        pytest.param({"rule": "option redis-check"}, False, id="another database"),
+        pytest.param(
+            {"backend": "pg_any", "second": "check port 8008"}, True, id="an agent, and no question"
+        ),
+        pytest.param(
+            {"backend": "pg_any", "second": "check port 8009"}, False, id="another port, and any node"
+        ),
+        pytest.param(
+            {"backend": "any", "port": 443, "server": "check port 8008", "second": "check port 8008"},
+            False,
+            id="somebody else's port 8008",
+        ),
+    ],
+)
+def test_whose_check_cannot_tell_a_primary(case: dict[str, Any], found: bool) -> None:
+    assert blind(**case) is found
+
+
+@pytest.mark.parametrize(
+    ("path", "every_role"),
+    [
+        *((path, True) for path in ("/health", "/liveness", "/readiness?lag=1MB", "/read-only/", "/patroni")),
+        *((path, False) for path in ("/replica", "/primary", "/mine")),
+    ],
+)
+def test_a_path_at_which_a_replica_says_yes_too(path: str, every_role: bool) -> None:
+    found = [finding.what for finding in lint(WRITES.format(path=path, default=GOOD, server=""))]
+    assert found == ([f"asks `{path}`, and takes writes by its name"] if every_role else [])
+    assert lint(WRITES.replace("writes", "any").format(path=path, default=GOOD, server="")) == []
+
+
+def test_a_check_that_asks_for_health_first_and_for_the_primary_then_is_good() -> None:
+    more = "http-check send meth GET uri /health\n  http-check send meth GET uri /primary"
+    text = WRITES.format(path="/", default=GOOD, server="")
+    assert lint(text.replace("http-check expect", f"{more}\n  http-check expect")) == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "clean"),
+    [
+        pytest.param("status 200", True, id="status 200"),
+        pytest.param('comment "not 404" min-recv 12 error-status L7RSP status 200', True, id="after options"),
+        pytest.param("!!status 200", True, id="negated twice"),
+        pytest.param("rstatus ^200$", True, id="as an expression"),
+        pytest.param("! status 503\n  http-check expect status 200", True, id="one line of several"),
+        pytest.param('status "$OK"', True, id="unknown"),
+        pytest.param("status 200,204", False, id="two answers"),
+        pytest.param("status 200-399", False, id="a range"),
+        pytest.param("! status 503", False, id="everything but one"),
+        pytest.param("!status 200", False, id="everything but 200"),
+        pytest.param('rstatus "^[23]"', False, id="an expression for more"),
+        pytest.param("! rstatus ^5", False, id="not an expression"),
+        pytest.param('string "primary"', False, id="the body alone, which has the word in a 503 too"),
+        pytest.param("hdr name x-ok", False, id="a header alone"),
+    ],
+)
+def test_what_a_check_takes_for_a_yes(expected: str, clean: bool) -> None:
+    text = WRITES.format(path="/primary", default=GOOD, server="")
+    assert (lint(text.replace("expect status 200", f"expect {expected}")) == []) is clean
+
+
+@pytest.mark.parametrize(
+    ("limit", "clean"),
+    [
+        pytest.param("5m", True, id="the limit"),
+        pytest.param("300001ms", False, id="just over"),
+        pytest.param("0", False, id="no limit at all"),
+        pytest.param('"${LIMIT}"', True, id="unknown"),
+        pytest.param("1d\n  hard-stop-after 1m", True, id="the last line counts"),
+    ],
+)
+def test_how_long_an_old_process_may_live(limit: str, clean: bool) -> None:
+    text = WRITES.format(path="/primary", default=GOOD, server="")
+    assert (lint(text.replace("hard-stop-after 30s", f"hard-stop-after {limit}")) == []) is clean
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "taken"),
+    [
+        pytest.param("pg", 7777, True, id="PostgreSQL by its name"),
+        pytest.param("master", 7777, True, id="a master of something"),
+        pytest.param("master", 3306, False, id="a master of MySQL"),
+        pytest.param("primary", 1023, False, id="a privileged port"),
+        pytest.param("primary", 1024, True, id="the first port that is not"),
+    ],
+)
+def test_the_path_of_everybody_is_judged_only_where_it_looks_like_postgresql(
+    name: str, port: int, taken: bool
+) -> None:
+    text = f"listen {name}\n option httpchk\n server a h:{port} check port 9000\n"
+    assert (lint(text) != []) is taken
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Find the known traps in an HAProxy configuration for PostgreSQL.
 
 Syntax is HAProxy's own business (`haproxy -c -f FILE`); what is found here is valid and dangerous.
-A backend is judged only if its check shows that it belongs to PostgreSQL (see topology).
+A backend is judged only if its check shows that it belongs to PostgreSQL (see topology), or if its
+name says that it takes PostgreSQL's writes and its check cannot tell who is primary (traps_roles).
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from healthagent.haproxy.syntax import PROXIES, parse
 from healthagent.haproxy.topology import understand
 from healthagent.haproxy.traps_checks import check_traps
 from healthagent.haproxy.traps_process import process_traps
+from healthagent.haproxy.traps_roles import role_traps
 from healthagent.haproxy.traps_writes import TRAPS as WRITE_TRAPS
 
 MOST_BYTES = 1 << 20
@@ -32,7 +34,7 @@ def lint(text: str) -> list[Finding]:
     if count > MOST_PROXIES:
         raise UnreadableConfiguration(f"must have at most {MOST_PROXIES} proxies, has {count}")
     topology = understand(sections)
-    found = set(check_traps(topology)) | set(process_traps(topology))
+    found = {*check_traps(topology), *role_traps(topology), *process_traps(topology)}
     for proxy in topology.primaries():
         for trap in WRITE_TRAPS:
             found.update(trap(topology, proxy))

@@ -6,6 +6,7 @@ takes a sign of PostgreSQL besides.
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -24,6 +25,9 @@ ANY_ROLE_PATHS = frozenset({"/health", "/readiness"})
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT"})
 
 _POSTGRES_NAME = re.compile(r"pg|postgres|patroni|primary|replica|master|leader", re.IGNORECASE)
+# Where other software listens, also such as has a primary or a master; below 1024 PostgreSQL never does.
+_OTHER_PORTS = frozenset({1433, 1521, 3306, 5672, 6379, 8080, 8443, 9092, 9200, 11211, 26379, 27017})
+_PRIVILEGED = 1024
 # The backend may be left out, also with its parentheses: then it is the proxy that asks.
 _COUNTED = re.compile(r"\b(?:nbsrv(?:\(([^()]*)\))?(?![\w(])|srv_is_up\((?:([^()/]*)/)?[^()]*\))")
 
@@ -58,6 +62,12 @@ class Topology:
     def primary_names(self) -> frozenset[str]:
         """The backends whose count of UP servers is a count of primaries."""
         return frozenset(proxy.name for proxy in self.primaries())
+
+    @cached_property
+    def single_minded(self) -> frozenset[int]:
+        """The first lines of those listeners that lead to one backend only."""
+        led = Counter(one.section.line for listeners in self.listeners.values() for one in listeners)
+        return frozenset(line for line, count in led.items() if count == 1)
 
     @cached_property
     def refusing(self) -> frozenset[int]:
@@ -98,10 +108,10 @@ def understand(sections: list[Section]) -> Topology:
 
 def looks_like_postgres(proxy: Proxy) -> bool:
     """Say whether anything besides the check path speaks for PostgreSQL."""
-    if proxy.mode != "tcp":
+    if proxy.mode != "tcp" or any(_other_port(server.port) for server in proxy.servers):
         return False
     return _POSTGRES_NAME.search(proxy.name) is not None or any(
-        _postgres_port(server.port) or server.settings.get("port") == "8008" for server in proxy.servers
+        postgres_port(server.port) or server.settings.get("port") == "8008" for server in proxy.servers
     )
 
 
@@ -128,8 +138,13 @@ def _role(proxy: Proxy) -> Role | None:
     return Role.READS if paths & ANY_ROLE_PATHS else None
 
 
-def _postgres_port(port: int | None) -> bool:
+def postgres_port(port: int | None) -> bool:
+    """Say whether this port is usual for PostgreSQL or a pooler of it."""
     return port is not None and (5400 <= port <= 5499 or port == 6432)
+
+
+def _other_port(port: int | None) -> bool:
+    return port is not None and (port in _OTHER_PORTS or port < _PRIVILEGED)
 
 
 def _gates(found: list[Proxy], primaries: set[str]) -> set[str]:

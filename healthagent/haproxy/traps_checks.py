@@ -2,22 +2,34 @@
 
 from collections.abc import Iterator
 
+from healthagent.haproxy.expects import takes_only_200
 from healthagent.haproxy.finding import Finding, at_line, at_server, shown
 from healthagent.haproxy.proxies import Proxy, Server
-from healthagent.haproxy.topology import METHODS, Role, Topology, looks_like_postgres
+from healthagent.haproxy.topology import ANY_ROLE_PATHS, METHODS, Role, Topology, check_path
 
 _STATIC_BALANCE = frozenset({"static-rr", "source", "uri", "url_param", "hdr", "rdp-cookie", "hash"})
 
 
 def believes_redirects(topology: Topology, proxy: Proxy) -> Iterator[Finding]:
-    """Every 2xx and 3xx is healthy unless told otherwise."""
-    if proxy.http_check is not None and not proxy.lines("http-check", "expect"):
+    """Every 2xx and 3xx is healthy unless told otherwise, and being told may let through more."""
+    if proxy.http_check is None:
+        return
+    expects = proxy.lines("http-check", "expect")
+    if not expects:
         yield at_line(
             proxy,
             proxy.http_check.line,
             "has no `http-check expect status 200`",
             "every 2xx and 3xx counts as healthy, a redirect of a proxy in between too",
             "add `http-check expect status 200`",
+        )
+    elif not any(takes_only_200(line) for line in expects):
+        yield at_line(
+            proxy,
+            expects[0],
+            f"`{shown(' '.join(expects[0].words))}` is met by more than status 200",
+            "an agent says yes with 200 only; whatever else answers there is believed too",
+            "write `http-check expect status 200`",
         )
 
 
@@ -119,6 +131,8 @@ def weight_rounds_to_zero(topology: Topology, proxy: Proxy) -> Iterator[Finding]
 def wrong_question(topology: Topology, proxy: Proxy) -> Iterator[Finding]:
     """The agent port answers for the primary unless it is asked for the replica."""
     wanted = "primary" if topology.roles[proxy.name] is Role.WRITES else "replica"
+    paths = proxy.http_check.paths if proxy.http_check is not None else ()
+    any_role = ANY_ROLE_PATHS.issuperset(map(check_path, paths))
     for server in proxy.servers:
         if "agent-check" not in server.settings or "$" in server.settings.get("agent-send", ""):
             continue
@@ -132,7 +146,7 @@ def wrong_question(topology: Topology, proxy: Proxy) -> Iterator[Finding]:
                 f'write `agent-send "{wanted}\\n"`',
             )
             return
-        if (_asks(server) or "primary") != wanted:
+        if not any_role and (_asks(server) or "primary") != wanted:
             yield at_server(
                 proxy,
                 server,
@@ -177,19 +191,6 @@ def latched_maintenance(topology: Topology, proxy: Proxy) -> Iterator[Finding]:
             return
 
 
-def blind_to_role(topology: Topology, proxy: Proxy) -> Iterator[Finding]:
-    """pgsql-check cannot tell a primary from a replica."""
-    line = proxy.check
-    if line is not None and line.words[1] == "pgsql-check" and proxy.server_count > 1:
-        yield at_line(
-            proxy,
-            line,
-            "`option pgsql-check` chooses among several servers",
-            "it cannot tell a primary from a replica, and is content with a role that does not exist",
-            "use `option httpchk OPTIONS /primary` (or /replica) with `check port 8008`",
-        )
-
-
 TRAPS = (
     believes_redirects,
     asks_for_a_method,
@@ -209,9 +210,6 @@ def check_traps(topology: Topology) -> Iterator[Finding]:
     for proxy in topology.with_role():
         for trap in TRAPS:
             yield from trap(topology, proxy)
-    for proxy in topology.proxies:
-        if proxy.name not in topology.roles and looks_like_postgres(proxy):
-            yield from blind_to_role(topology, proxy)
 
 
 def _asks(server: Server) -> str | None:

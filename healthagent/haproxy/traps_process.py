@@ -6,6 +6,7 @@ from healthagent.haproxy.finding import Finding, at_line, shown
 from healthagent.haproxy.proxies import duration
 from healthagent.haproxy.topology import Topology
 
+LONGEST_STOP = 300.0  # seconds for which an old process may keep sessions that nothing checks any more
 LONGEST_SPREAD = 1.0  # seconds within which every server has had its first check
 
 _LOCAL_SOCKETS = ("/", "unix@", "abns@", "fd@", "sockpair@")
@@ -22,7 +23,8 @@ def process_traps(topology: Topology) -> Iterator[Finding]:
 
 def _endless_reload(topology: Topology) -> Iterator[Finding]:
     line, where = _global(topology)
-    if not _settings(topology, "hard-stop-after"):
+    found = _settings(topology, "hard-stop-after")
+    if not found:
         yield Finding(
             line,
             where,
@@ -30,6 +32,17 @@ def _endless_reload(topology: Topology) -> Iterator[Finding]:
             "after a reload the old process checks nothing: its sessions stay on the old primary until"
             " they end by themselves",
             "add `hard-stop-after 30s` to global",
+        )
+        return
+    number, word = found[-1]
+    limit = duration(word)
+    if limit is not None and (limit == 0 or limit > LONGEST_STOP):
+        yield Finding(
+            number,
+            where,
+            f"`hard-stop-after` is {limit:g} s" if limit else "`hard-stop-after 0` is no limit",
+            "after a reload the old process checks nothing: for as long its sessions stay on the old primary",
+            "use `hard-stop-after 30s`",
         )
 
 
