@@ -15,6 +15,7 @@ from healthagent.commands import run
 from healthagent.config import (
     Difference,
     Discovery,
+    PeerEntry,
     Secret,
     Settings,
     example,
@@ -102,7 +103,7 @@ def test_a_reload_says_what_it_takes_and_what_needs_a_restart() -> None:
         old,
         name="other",
         drain=4.0,
-        discovery=Discovery(expected=3, dns="healthagent"),
+        peers=(PeerEntry("pg2", "http://pg2:8008"),),
         peer=replace(old.peer, secret=Secret("correct horse battery staple")),
         log=replace(old.log, level="debug"),
         checks=replace(old.checks, listen=old.listen),
@@ -111,6 +112,9 @@ def test_a_reload_says_what_it_takes_and_what_needs_a_restart() -> None:
         taken=("drain", "peers", "peer.secret", "log.level"), restart=("name", "checks.listen")
     )
     assert reloadable_difference(old, old) == Difference((), ())
+    by_dns = replace(old, discovery=Discovery(expected=3, dns="healthagent"))
+    assert reloadable_difference(new, replace(by_dns, name="other")).restart == ("peers", "checks.listen")
+    assert reloadable_difference(by_dns, old) == Difference((), ("peers",))
 
 
 def test_who_this_node_is_needs_a_restart_and_how_it_judges_does_not() -> None:

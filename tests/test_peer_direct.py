@@ -1,5 +1,6 @@
 """When a peer's PostgreSQL is asked directly; that it is, tests/live/test_peers.py shows."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from healthagent.board import Board, Identity
 from healthagent.core.peer import Alarm, Peer
 from healthagent.core.view import Memory
-from healthagent.peers.direct import Direct
+from healthagent.peers.direct import Direct, Directs
 from healthagent.peers.resolve import Names
 from tests.bed.boards import Clock
 from tests.builders import NOW, follower, policy, silent, snap, statement
@@ -61,3 +62,26 @@ async def test_this_nodes_own_entry_with_a_dsn_is_no_rival() -> None:
     board.hear("pg1", statement("pg1", incarnation="start of pg1"), NOW)
     asking.observe(snap(age=0.0))
     assert board.memory.conflict is None
+
+
+async def test_new_durations_are_used_for_peers_that_are_asked_already() -> None:
+    asked = direct(heard(age=0.1))
+    directs = Directs(asked.board, Clock(NOW), asked._names, interval=0.5, timeout=1.0)
+    directs.replace({"pg2": {"dsn": "postgresql://"}})
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(directs.run())
+        await settled()
+        first = directs._tasks["pg2"]
+        directs.change(interval=0.5, timeout=1.0)  # the same: nobody is disturbed
+        await settled()
+        assert directs._tasks == {"pg2": first}
+        directs.change(interval=0.2, timeout=0.4)
+        await settled()
+        assert first.cancelled()
+        assert not directs._tasks["pg2"].done()
+        task.cancel()
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)

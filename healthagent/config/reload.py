@@ -23,9 +23,10 @@ def reloadable_difference(old: Settings, new: Settings) -> Difference:
         for field in TABLE.values()
         if field.file_of is None and value_of(old, field) != value_of(new, field)
     ]
+    fixed = [field for field in differ if not field.key.live or _is_discovery(field, old, new)]
     return Difference(
-        tuple(field.path for field in differ if field.key.live),
-        tuple(field.path for field in differ if not field.key.live),
+        tuple(field.path for field in differ if field not in fixed),
+        tuple(field.path for field in fixed),
     )
 
 
@@ -34,8 +35,8 @@ def with_live_keys(old: Settings, new: Settings) -> Settings:
     top = {
         field.name: getattr(new, field.name) for field in TABLE.values() if _live(field) and not field.section
     }
-    if "peers" in top:
-        top["discovery"] = new.discovery
+    if _is_discovery(TABLE["peers"], old, new):
+        del top["peers"]
     sections: dict[str, dict[str, Any]] = {}
     for field in TABLE.values():
         if _live(field) and field.section:
@@ -49,6 +50,11 @@ def with_live_keys(old: Settings, new: Settings) -> Settings:
 
 def _live(field: Field) -> bool:
     return field.key.live and field.file_of is None
+
+
+def _is_discovery(field: Field, old: Settings, new: Settings) -> bool:
+    """Whether these are peers found by DNS, before or after: a list can change while running, that cannot."""
+    return field.path == "peers" and (old.discovery is not None or new.discovery is not None)
 
 
 def value_of(settings: Settings, field: Field) -> Any:

@@ -9,6 +9,7 @@ from healthagent.config import ConfigError, Settings, reloadable_difference, wit
 from healthagent.core.peer import Peer
 from healthagent.daemon.parts import Parts, poll_budget
 from healthagent.events import Kind
+from healthagent.logs import log_to_stderr
 from healthagent.peers.client import Entry
 from healthagent.policy import address_of, policy_of
 
@@ -53,8 +54,9 @@ def _apply(parts: Parts, settings: Settings) -> None:
     token = settings.control.token
     parts.control.token = token.reveal() if token else None
     parts.fence.settings = settings.fence
+    parts.directs.change(interval=settings.postgres.interval, timeout=settings.postgres.timeout)
     parts.ask_directly()
     if settings.discovery is None:
         board.replace_peers([Peer(entry.name, entry.witness) for entry in settings.peers], now)
         parts.client.replace_entries([Entry(entry.name, entry.url) for entry in settings.peers])
-    logging.getLogger("healthagent").setLevel(settings.log.level.upper())
+    log_to_stderr(settings.log)

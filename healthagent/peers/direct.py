@@ -29,6 +29,16 @@ class Directs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
 
+    def change(self, *, interval: float, timeout: float) -> None:
+        """Use other durations from now on."""
+        if (interval, timeout) == (self._interval, self._timeout):
+            return
+        self._interval, self._timeout = interval, timeout
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+        self._changed.set()
+
     def replace(self, wanted: Mapping[str, ConnectArguments]) -> None:
         """Ask these from now on, by entry; those that stay as they are are not disturbed."""
         for entry in [one for one in self._tasks if self._wanted.get(one) != wanted.get(one)]:
