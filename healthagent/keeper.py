@@ -59,6 +59,8 @@ class Keeper:
         if snapshot.timeline is None:
             return
         if self._timeline is not None and snapshot.timeline > self._timeline:
+            # as PostgreSQL's own history has it: what a node rewound from is not how it came to be here
+            self.history[:] = [switch for switch in self.history if switch.timeline < self._timeline]
             self.history.append(
                 Switch(
                     timeline=self._timeline,

@@ -6,6 +6,8 @@ import socket
 import pytest
 
 from healthagent.commands import main
+from healthagent.commands.check import CHECKS
+from healthagent.server import answers
 from tests.bed.web import answering, response
 
 
@@ -51,6 +53,10 @@ def test_each_answer(
     said = capsys.readouterr()
     assert said.out == out
     assert said.err.startswith(err.format(url=url))
+
+
+def test_every_check_of_the_agent_can_be_asked() -> None:
+    assert sorted(CHECKS) == sorted(path.removeprefix("/") for path in answers.CHECKS if path != "/")
 
 
 def test_what_an_agent_says_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,13 +10,12 @@ import pytest
 from healthagent.commands import client
 from healthagent.commands.client import BadUrl, Unreachable, agent_url, ask
 from tests.agent_yaml import written
-from tests.bed.certificates import Certificates
 from tests.bed.web import Answer, answering, response
 
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HEALTHAGENT_LISTEN", "HEALTHAGENT_CONFIG"):
+    for name in ("HEALTHAGENT_LISTEN", "HEALTHAGENT_CONFIG", "HEALTHAGENT_TLS_CERT"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -82,15 +81,89 @@ def test_the_address_that_the_environment_or_the_file_names(
     assert agent_url("http://given:1") == "http://given:1"
 
 
-def test_an_agent_with_tls_is_asked_so(tmp_path: Path) -> None:
-    pem = Certificates(tmp_path).pem("localhost")
-    file = written(tmp_path, f"listen: 0.0.0.0:8018\ntls: {{cert: {pem}, key: {pem}}}\n")
-    assert agent_url(None, str(file)) == "https://127.0.0.1:8018"
+@pytest.mark.parametrize(
+    ("text", "environment", "url"),
+    [
+        pytest.param(
+            "listen: 0.0.0.0:8018\ntls: {cert: /no/cert, key: /no/key}",
+            {},
+            "https://127.0.0.1:8018",
+            id="file",
+        ),
+        pytest.param("listen: 0.0.0.0:8018\ntls: {cert: null}", {}, "http://127.0.0.1:8018", id="null"),
+        pytest.param(None, {"TLS_CERT": "/no/cert"}, "https://127.0.0.1:8008", id="environment"),
+        pytest.param(
+            None,
+            {"LISTEN": "10.0.0.1:8443", "TLS_CERT": "/c", "TLS_KEY": "/k"},
+            "https://10.0.0.1:8443",
+            id="environment, with an address",
+        ),
+        pytest.param(None, {"TLS_CERT": "null"}, "http://127.0.0.1:8008", id="null in the environment"),
+        pytest.param(
+            "listen: 0.0.0.0:8018", {"TLS_CERT": "/c"}, "https://127.0.0.1:8018", id="environment over file"
+        ),
+        pytest.param(
+            "listen: 0.0.0.0:8018\ntls: {cert: /c}",
+            {"LISTEN": "10.0.0.1:1", "TLS_CERT": "null"},
+            "http://10.0.0.1:1",
+            id="environment over file, for both",
+        ),
+    ],
+)
+def test_an_agent_with_tls_is_asked_so(
+    text: str | None,
+    environment: dict[str, str],
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(f"HEALTHAGENT_{name}", value)
+    assert agent_url(None, None if text is None else str(written(tmp_path, text))) == url
 
 
-def test_a_configuration_that_is_wrong_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(BadUrl, match="unknown setting"):
-        agent_url(None, str(written(tmp_path, "lisen: 1.2.3.4:1\n")))
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("peer: {secret_file: /no/such/secret}", id="a secret that others may not read"),
+        pytest.param("drian: 3s", id="a mistyped key"),
+        pytest.param("drain: soon", id="a value that cannot be read"),
+        pytest.param("drain: 4s\ndrain: 5s", id="a key given twice"),
+        pytest.param("isolation: demote", id="a rule between keys"),
+        pytest.param("tls: {cert: null, ca: /no/ca}", id="a certificate that is not there"),
+        pytest.param("kubernetes: 3", id="a section that is none"),
+    ],
+)
+def test_what_is_wrong_with_other_keys_is_the_agents_business(text: str, tmp_path: Path) -> None:
+    file = written(tmp_path, f"listen: 10.0.0.1:8018\n{text}\n")
+    assert agent_url(None, str(file)) == "http://10.0.0.1:8018"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("listen: 8018", "agent.yaml:1: listen: want HOST:PORT", id="no address"),
+        pytest.param("listen: 0.0.0.0:0", "listen: nobody can be asked at '0.0.0.0:0'", id="any port"),
+        pytest.param("tls: {cert: cert.pem}", "tls.cert: want an absolute path", id="no path"),
+        pytest.param("listen: [", "agent.yaml:2: is no YAML", id="no YAML"),
+        pytest.param("- listen", "want a mapping of settings", id="a list"),
+    ],
+)
+def test_an_address_that_cannot_be_read_is_a_usage_error(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadUrl, match=said):
+        agent_url(None, str(written(tmp_path, text)))
+
+
+def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEALTHAGENT_CONFIG", str(tmp_path / "none.yaml"))
+    with pytest.raises(BadUrl, match=r"none\.yaml: cannot be read: No such file"):
+        agent_url(None)
+
+
+def test_an_address_in_the_environment_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEALTHAGENT_LISTEN", "somewhere")
+    with pytest.raises(BadUrl, match="listen: nobody can be asked at 'somewhere'"):
+        agent_url(None)
 
 
 def test_what_an_agent_says() -> None:

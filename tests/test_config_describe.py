@@ -1,8 +1,11 @@
 """The example, what is in force, the schema, a reload, and the command that prints them."""
 
 import argparse
+import importlib
 import json
+import re
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +13,8 @@ import jsonschema
 import pytest
 import yaml
 
+from healthagent.commands import VERBS, run
 from healthagent.commands import config as command
-from healthagent.commands import run
 from healthagent.config import (
     Difference,
     Discovery,
@@ -256,3 +259,29 @@ def test_flags_become_settings() -> None:
         "witness": True,
     }
     assert command.given_flags(parsed("run")) == {}
+
+
+def test_the_example_says_nothing_of_the_program() -> None:
+    assert not re.search(r"\blive\b", example())
+
+
+# The command line as a whole.
+
+
+def parsers(parser: argparse.ArgumentParser, name: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    yield name, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb, inner in action.choices.items():
+                yield from parsers(inner, f"{name} {verb}")
+
+
+def test_the_help_of_every_command_shows_an_example_of_it() -> None:
+    parser = argparse.ArgumentParser()
+    subparsers = parser.add_subparsers()
+    for module in VERBS.values():
+        importlib.import_module(f"healthagent.commands.{module}").add_parser(subparsers)
+    found = dict(parsers(parser, "healthagent"))
+    assert len(found) > len(VERBS)
+    del found["healthagent"]  # names its verbs
+    assert [name for name, one in found.items() if f"\n  {name}" not in one.format_help()] == []

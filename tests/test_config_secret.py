@@ -7,6 +7,7 @@ import pytest
 from healthagent.config import (
     ConfigError,
     Secret,
+    example,
     load,
 )
 from tests.agent_yaml import loaded, settings
@@ -52,6 +53,13 @@ def test_a_secret_in_a_configuration_that_all_can_read_is_a_warning(tmp_path: Pa
     assert load(file, environment={}).warnings == (
         f"{file}:2: peer.secret: every user of this machine can read this file",
     )
+
+
+def test_an_example_that_all_can_read_holds_no_secret_to_warn_of(tmp_path: Path) -> None:
+    file = tmp_path / "example.yaml"
+    file.write_text(example())
+    file.chmod(0o644)
+    assert load(file, environment={}).warnings == ()
 
 
 @pytest.mark.parametrize(

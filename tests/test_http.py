@@ -313,6 +313,31 @@ async def test_a_refused_lag_is_400_with_a_sentence(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
+    ("request_head", "status", "said"),
+    [
+        pytest.param(b"GET /primary HTTP/2.0\r\n\r\n", 505, "only HTTP/1.0 and HTTP/1.1", id="HTTP/2.0"),
+        pytest.param(b"GET /status HTTP/2.0\r\n\r\n", 505, "only HTTP/1.0 and HTTP/1.1", id="no check"),
+        pytest.param(b"GET /nosuch HTTP/2.0\r\n\r\n", 505, "only HTTP/1.0 and HTTP/1.1", id="no path"),
+        pytest.param(b"HEAD /primary HTTP/2.0\r\n\r\n", 505, "", id="HEAD"),
+        pytest.param(b"GET /primary\r\n\r\n", 400, "the request line says no version", id="no version"),
+        pytest.param(
+            b"GET /primary HTTP/0.9\r\n\r\n", 400, "the request line says no version", id="HTTP/0.9"
+        ),
+    ],
+)
+async def test_other_versions_of_http_are_refused_in_one_that_is_spoken(
+    served: Served, request_head: bytes, status: int, said: str
+) -> None:
+    wire = await served.connect()
+    wire.send(request_head)
+    reply = await wire.reply(request_head.split()[0].decode())
+    assert (reply.version, reply.status) == ("HTTP/1.1", status)
+    assert said in reply.body.decode()
+    assert "x-healthagent-reason" not in reply.headers
+    assert await wire.rest() == b""
+
+
+@pytest.mark.parametrize(
     "sent",
     [
         pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="the preface of HTTP/2"),

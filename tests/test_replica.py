@@ -66,6 +66,14 @@ def behind(by: int, **more: Any) -> Any:
     return follower("pg1", replayed_lsn=1000 - by, **more)
 
 
+def paused(received: int | None, sent: int | None, status: str = "streaming") -> Any:
+    """A replica that replays nothing since 144 s, but goes on receiving."""
+    receiver = Receiver(status, latest_end_lsn=sent)
+    return follower(
+        "pg1", received_lsn=received, replayed_lsn=500, replay_age_seconds=144.0, receiver=receiver
+    )
+
+
 def detached(**more: Any) -> Any:
     return follower(None, **more)
 
@@ -342,6 +350,20 @@ def test_refusal(evidence: View, chosen: Policy, reason: Reason, said: str) -> N
             id="lag of what was received",
         ),
         pytest.param(
+            node(paused(2000, 2000)),
+            DEFAULT,
+            Ask(LagLimit(None, 1.0), readiness=True, received=True),
+            Reason.REPLICA,
+            id="lag of what was received, in time",
+        ),
+        pytest.param(
+            node(paused(2000, 2000)),
+            DEFAULT,
+            Ask(LagLimit(None, 1.0), readiness=True),
+            Reason.LAGGING,
+            id="lag of what was replayed, in time",
+        ),
+        pytest.param(
             node(),
             DEFAULT,
             Ask(replication_state="streaming"),
@@ -432,6 +454,25 @@ def test_lag_in_bytes(snapshot: Any, peers: Any, lag: int | None) -> None:
 )
 def test_lag_in_seconds(snapshot: Any, lag: float | None) -> None:
     found = lag_seconds(node(snapshot), DEFAULT)
+    assert found == (lag if lag is None else pytest.approx(lag))
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "peers", "lag"),
+    [
+        pytest.param(paused(2000, 2000), None, 0.0, id="all that was sent has arrived"),
+        pytest.param(paused(1999, 2000), None, 144.1, id="a byte has not"),
+        pytest.param(paused(1000, None), None, 0.0, id="its sender tells nothing: as far as the primary"),
+        pytest.param(paused(999, None), None, 144.1, id="not as far as the primary"),
+        pytest.param(paused(None, 2000), None, 144.1, id="unknown what has arrived"),
+        pytest.param(paused(1000, 900, "stopped"), None, 0.0, id="no stream: as far as the primary"),
+        pytest.param(paused(999, 900, "stopped"), None, 144.1, id="no stream, what it said counts no more"),
+        pytest.param(paused(999, 900, "stopped"), [], 0.0, id="no stream and no primary: all that there is"),
+        pytest.param(snap(), None, None, id="a primary has none"),
+    ],
+)
+def test_lag_in_seconds_of_what_was_received(snapshot: Any, peers: Any, lag: float | None) -> None:
+    found = lag_seconds(node(snapshot, peers), DEFAULT, received=True)
     assert found == (lag if lag is None else pytest.approx(lag))
 
 

@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 
 from healthagent.commands.client import BadUrl, Unreachable, agent_url, ask, printable
 
+# The checks of healthagent.server.answers, whose import would take an exec probe ten times as long as asking
 CHECKS = (
     "primary",
     "replica",
@@ -20,9 +21,12 @@ CHECKS = (
     "asynchronous",
     "quorum",
     "read-only-sync",
+    "read-only-synchronous",
     "read-only-quorum",
     "leader",
     "master",
+    "standby-leader",
+    "standby_leader",
 )
 YES, NO, USAGE, UNREACHABLE = 0, 1, 2, 3
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 DEFAULT_PORT = 8008
+NULLS = ("", "~", "null", "Null", "NULL")  # as the configuration reads a variable
 BUDGET = 3.0  # seconds for one question, and as much again to connect
 MAX_BODY = 4 << 20
 
@@ -49,24 +50,29 @@ def agent_url(given: str | None, config: str | None = None) -> str:
     """The agent to ask: --url, else the address in the configuration or the environment, else loopback."""
     if given is not None:
         return _checked(given)
-    listen = os.environ.get("HEALTHAGENT_LISTEN")
-    scheme = "http"
     if config is not None or "HEALTHAGENT_CONFIG" in os.environ:
-        from healthagent.config import ConfigError, load  # only here: reading YAML takes longer than asking
+        from healthagent.config import (
+            ConfigError,
+            where_it_answers,
+        )  # only here: YAML takes longer than asking
 
         try:
-            settings = load(config).settings
+            listening, tls = where_it_answers(config)
         except ConfigError as error:
             raise BadUrl(str(error)) from None
-        listen, scheme = str(settings.listen), "https" if settings.tls.cert else "http"
-    if not listen:
-        return f"http://127.0.0.1:{DEFAULT_PORT}"
+        listen = str(listening)
+    else:
+        listen = os.environ.get("HEALTHAGENT_LISTEN") or f"0.0.0.0:{DEFAULT_PORT}"
+        tls = os.environ.get("HEALTHAGENT_TLS_CERT", "").strip() not in NULLS
     host, _, port = listen.rpartition(":")
     if host in ("0.0.0.0", "", "*"):
         host = "127.0.0.1"
     elif host in ("::", "[::]"):
         host = "[::1]"
-    return _checked(f"{scheme}://{host}:{port}")
+    try:
+        return _checked(f"{'https' if tls else 'http'}://{host}:{port}")
+    except BadUrl:
+        raise BadUrl(f"listen: nobody can be asked at {listen!r}: want HOST:PORT, or use --url") from None
 
 
 def _checked(url: str) -> str:

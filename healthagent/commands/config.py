@@ -25,17 +25,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, help_text in (
-        ("check", "report every problem; exit 2 if there is one"),
-        ("show", "print what is in force, and where each value came from"),
+    for name, help_text, example_line in (
+        ("check", "report every problem; exit 2 if there is one", "check -c /etc/healthagent.yaml"),
+        ("show", "print what is in force, and where each value came from", "show -c /etc/healthagent.yaml"),
+        ("example", "print a configuration file that explains every setting", "example > healthagent.yaml"),
+        ("schema", "print the JSON Schema of the file, for editors", "schema > healthagent.schema.json"),
     ):
-        action = actions.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
-        add_file(action)
-    for name, help_text in (
-        ("example", "print a configuration file that explains every setting"),
-        ("schema", "print the JSON Schema of the file, for editors"),
-    ):
-        actions.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
+        action = actions.add_parser(
+            name,
+            help=help_text,
+            description=help_text.capitalize() + ".",
+            epilog=f"example:\n  healthagent config {example_line}\n",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name in ("check", "show"):
+            add_file(action)
     parser.set_defaults(command=run)
 
 

@@ -6,6 +6,7 @@ from healthagent.config.kubernetes import KubernetesSettings
 from healthagent.config.load import ConfigError, Configuration, load
 from healthagent.config.peers import Discovery, PeerEntry
 from healthagent.config.pgpool_sync import PgpoolSyncSettings
+from healthagent.config.reach import where_it_answers
 from healthagent.config.reload import Difference, reloadable_difference, with_live_keys
 from healthagent.config.secret import Secret
 from healthagent.config.settings import (
@@ -50,5 +51,6 @@ __all__ = [
     "reloadable_difference",
     "schema",
     "show",
+    "where_it_answers",
     "with_live_keys",
 ]

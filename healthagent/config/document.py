@@ -97,6 +97,17 @@ def parse(text: str) -> Node:
     Raises Rejected with the syntax error, or with every key that is given twice.
     An empty document is a null scalar.
     """
+    root, twice = read(text)
+    if twice:
+        raise Rejected(*twice)
+    return root
+
+
+def read(text: str) -> tuple[Node, list[Flaw]]:
+    """Read one YAML document, and what is given twice in it: there the first is taken.
+
+    Raises Rejected with the syntax error.
+    """
     twice: list[Flaw] = []
     try:
         events = yaml.parse(text, Loader=Loader)
@@ -108,9 +119,7 @@ def parse(text: str) -> Node:
         raise Rejected(Flaw(f"is no YAML: {said}", line=mark.line + 1 if mark else 0)) from None
     except yaml.YAMLError:
         raise Rejected(Flaw("is no YAML: it holds characters that YAML does not allow")) from None
-    if twice:
-        raise Rejected(*twice)
-    return root
+    return root, twice
 
 
 _AROUND = (yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent, yaml.StreamEndEvent)

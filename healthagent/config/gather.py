@@ -100,12 +100,15 @@ class Gathered:
 
     def file(self, path: str) -> None:
         try:
-            entries = _entries(document.parse(_read(path)))
+            root, twice = document.read(_read(path))
+            entries = _entries(root)
         except Rejected as error:
             self.readable = False
             for flaw in error.flaws:
                 self._complain(FILE, f"{path}:{flaw.line}" if flaw.line else path, flaw)
             return
+        for flaw in twice:  # not a reason to keep what else is wrong for the next attempt
+            self._complain(FILE, f"{path}:{flaw.line}", flaw)
         for key, node in entries:
             if key in TABLE:
                 self.given.append(Given(TABLE[key], node, FILE, path))

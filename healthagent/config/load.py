@@ -110,7 +110,9 @@ class _Merge:
             direct, by_file = self.winners.get(field.path), self.winners.get(f"{field.path}_file")
             file: Path | None = self.values.pop(f"{field.path}_file", None)
             if by_file is None or file is None or (direct is not None and direct.rank > by_file.rank):
-                if direct is not None and direct.rank == FILE and readable_by_all(Path(direct.origin)):
+                if direct is None or direct.rank != FILE or self.values.get(field.path) is None:
+                    continue
+                if readable_by_all(Path(direct.origin)):
                     yield f"{direct.place(Flaw(''))}: every user of this machine can read this file"
             elif direct is not None and direct.rank == by_file.rank and self.values.get(field.path):
                 self.refuse(field.path, by_file, Flaw(f"must not be given beside {field.path}"))

@@ -109,12 +109,10 @@ class BackendIndexes:
         }
 
 
+# every key is live: the agent does not use it, so its reload has nothing to wait for
 @dataclass(frozen=True, slots=True)
 class PgpoolSyncSettings:
-    """`healthagent pgpool-sync`, which runs beside pgpool and makes its view follow the agents.
-
-    All of it is "live" for the agent, which does not use it.
-    """
+    """`healthagent pgpool-sync`, which runs beside pgpool and makes its view follow the agents."""
 
     agents: Annotated[
         tuple[tuple[str, str], ...],

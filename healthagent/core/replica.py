@@ -184,13 +184,22 @@ def _reference(view: View, policy: Policy) -> Lsn | None:
     return max(known) if known else None
 
 
-def lag_seconds(view: View, policy: Policy) -> float | None:
-    """Age of the last replayed commit, 0 when all that is known of is replayed; None if unknown."""
+def lag_seconds(view: View, policy: Policy, received: bool = False) -> float | None:
+    """Age of the last replayed commit, 0 when all that is known of is replayed; None if unknown.
+
+    With `received` 0 when all has arrived that the other end of the stream tells of, or the primary where
+    there is no stream; else the same age, since what has arrived is at least as young as what is replayed.
+    """
     snapshot = view.local.snapshot
     if snapshot is None or snapshot.role is not Role.REPLICA or snapshot.replayed_lsn is None:
         return None
-    reference = snapshot.received_lsn if snapshot.streaming else _reference(view, policy)
-    if reference is not None and snapshot.replayed_lsn >= reference:
+    sent = snapshot.receiver.latest_end_lsn if snapshot.receiver else None
+    reached, known = (
+        (snapshot.received_lsn, sent) if received else (snapshot.replayed_lsn, snapshot.received_lsn)
+    )
+    streams = snapshot.streaming and not (received and known is None)
+    reference = known if streams else _reference(view, policy)
+    if reference is not None and reached is not None and reached >= reference:
         return 0.0
     if snapshot.replay_age_seconds is None:
         return None
@@ -204,7 +213,7 @@ def lag_within(view: View, policy: Policy, limit: LagLimit, received: bool = Fal
         if behind is None or behind > limit.lag_bytes:
             return None if behind is None else False
     if limit.lag_seconds is not None:
-        late = lag_seconds(view, policy)
+        late = lag_seconds(view, policy, received)
         if late is None or late > limit.lag_seconds:
             return None if late is None else False
     return True
@@ -233,7 +242,7 @@ def _refused_by_lag(view: View, policy: Policy, ask: Ask) -> Verdict | None:
 
 
 def _behind(view: View, policy: Policy, ask: Ask) -> str:
-    behind, late = lag_bytes(view, policy, ask.received), lag_seconds(view, policy)
+    behind, late = lag_bytes(view, policy, ask.received), lag_seconds(view, policy, ask.received)
     in_bytes = "unknown bytes" if behind is None else f"{behind} bytes"
     return in_bytes if late is None else f"{in_bytes}, {late:.1f} s"
 

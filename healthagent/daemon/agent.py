@@ -29,6 +29,14 @@ FAREWELL_TO_FEW = 1.0  # the same where nobody was sent: who watches still hears
 Tasks = dict[str, Coroutine[object, object, None]]
 
 
+def _others(settings: Settings) -> str:
+    """How many peers it has, or where they come from."""
+    if settings.discovery is not None:
+        return f"peers found as {settings.discovery.dns or settings.discovery.srv}"
+    count = len(settings.peers)
+    return "1 peer" if count == 1 else f"{count or 'no'} peers"
+
+
 class Agent:
     """One running agent."""
 
@@ -62,10 +70,10 @@ class Agent:
         self._heed_signals()
         settings = self.parts.settings
         log.info(
-            "%s of cluster %s starts, %d peers, asked on %s",
+            "%s of cluster %s starts, %s, asked on %s",
             settings.name,
             settings.cluster,
-            len(settings.peers),
+            _others(settings),
             settings.listen,
         )
         failed: TakeoverFailed | None = None

@@ -23,7 +23,8 @@ def take_new_settings(parts: Parts, read: Callable[[], Settings]) -> None:
     except ConfigError as error:
         problems = "; ".join(error.problems)
         log.warning("reload refused, the old configuration stays: %s", problems)
-        detail = f"{len(error.problems)} problems, see the log"  # which may quote the file
+        count = len(error.problems)
+        detail = f"{count} problem{'' if count == 1 else 's'}, see the log"  # which may quote the file
         parts.events.add(Kind.RELOAD, boottime(), reason="refused", detail=detail)
         return
     difference = reloadable_difference(parts.settings, settings)

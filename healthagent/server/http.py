@@ -10,6 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import cast
 
+from aiohttp import HttpVersion10, HttpVersion11
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 from multidict import CIMultiDict
@@ -24,6 +25,7 @@ from healthagent.server.haproxy_state import HEADER, SESSIONS_HEADER, HaproxySta
 from healthagent.server.lane import Door
 from healthagent.server.limits import BoundedServer, Connection
 
+SPOKEN = (HttpVersion10, HttpVersion11)
 READ = ("GET", "HEAD", "OPTIONS")
 
 Post = Callable[[BaseRequest], Awaitable[Answer]]
@@ -98,6 +100,8 @@ class Surface:
 
     async def _handle(self, request: BaseRequest) -> StreamResponse:
         self.crowd.served(cast(Connection, request.protocol))
+        if request._version not in SPOKEN:  # `version` would remember it, see _unspoken
+            return _unspoken(request)
         path = _plain(request.path)
         if path not in self.exchanges and not self.callers.let_in(request.transport):
             self.callers.refused += 1
@@ -147,6 +151,20 @@ class Surface:
     def _note_haproxy(self, request: BaseRequest) -> None:
         state, sessions = (request.headers.get(name, "") for name in (HEADER, SESSIONS_HEADER))
         self.haproxy_states.note(request.remote or "", state, sessions, self._clock())
+
+
+def _unspoken(request: BaseRequest) -> Response:
+    """The refusal of another version of HTTP, or of a request line without one."""
+    if request._version.major > 1:
+        refused = refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+    else:
+        refused = refusal(
+            HTTPStatus.BAD_REQUEST, "the request line says no version: want HTTP/1.0 or HTTP/1.1"
+        )
+    request._version = HttpVersion11  # else aiohttp answers in a version that is not ours
+    response = _response(refused, request.method)
+    response.force_close()
+    return response
 
 
 def _plain(path: str) -> str:

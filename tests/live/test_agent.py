@@ -326,6 +326,8 @@ def test_time_lag_is_nothing_while_nothing_is_written(tmp_path: Path, streaming:
         primary.psql("CREATE TABLE written ()")
         agent.wait_for("/replica?lag=1s", 503, "lagging")
         assert agent.get("/replica?lag=1h").status == 200
+        assert agent.get("/readiness?lag=1s").reason == "lagging"
+        agent.wait_for("/readiness?lag=1s&mode=write", 200)
         replica.psql("SELECT pg_wal_replay_resume()")
         agent.wait_for("/replica?lag=1s", 200)
 

@@ -13,6 +13,7 @@ import pytest
 from healthagent.demo.postgres import Node, until
 from tests.bed.agent import Agent
 from tests.bed.certificates import Certificates
+from tests.bed.command import ran
 
 pytestmark = pytest.mark.live
 
@@ -70,6 +71,21 @@ def replace(path: Path, content: bytes) -> None:
     partial = path.with_suffix(".partial")
     partial.write_bytes(content)
     partial.replace(path)
+
+
+def test_a_health_check_knows_of_tls_from_the_environment_alone(place: Place) -> None:
+    """What the image's HEALTHCHECK runs, in a container that has no file."""
+    _agent, pem, port = place
+    listen, file = f"127.0.0.1:{port}", str(pem)
+    said = ran(
+        "check",
+        "liveness",
+        HEALTHAGENT_LISTEN=listen,
+        HEALTHAGENT_TLS_CERT=file,
+        HEALTHAGENT_TLS_KEY=file,
+    )
+    assert (said.returncode, said.stdout, said.stderr) == (0, "running: the agent runs\n", "")
+    assert ran("check", "liveness", HEALTHAGENT_LISTEN=listen).returncode == 3
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["on SIGHUP", "by itself"])
