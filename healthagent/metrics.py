@@ -12,7 +12,6 @@ from itertools import chain
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from healthagent import __version__
@@ -22,9 +21,9 @@ from healthagent.core.members import heard, snapshot_of
 from healthagent.core.model import Instant, Role, Snapshot, Verdict
 from healthagent.core.replica import lag_bytes, lag_seconds
 from healthagent.core.view import View
+from healthagent.exposition import rendered
 
 PREFIX = "healthagent"
-OPENMETRICS = "application/openmetrics-text"
 # seconds; a healthy answer over a socket takes one to ten milliseconds, the budget is a second by default
 PROBE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 FENCE_RESULTS = ("ok", "failed", "timeout")
@@ -87,11 +86,8 @@ class Metrics(Collector):
             self._registry.register(collector)
 
     def render(self, accept: str | None) -> tuple[bytes, str]:
-        """The body and its Content-Type: OpenMetrics 1.0 for who accepts it, else the text format 0.0.4."""
-        # only the type is handed on: choose_encoder() raises on a stranger's `version=x`
-        types = [one.partition(";")[0].strip() for one in (accept or "").split(",")]
-        encode, content_type = choose_encoder(OPENMETRICS if OPENMETRICS in types else "")
-        return encode(self._registry), content_type
+        """The body and its Content-Type."""
+        return rendered(self._registry, accept)
 
     def collect(self) -> Iterator[Metric]:
         board, now = self._board, self._clock()

@@ -9,13 +9,15 @@ from typing import cast
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from healthagent.config import Address
 from healthagent.crowd import Connected, Crowd
+from healthagent.exposition import rendered
 from healthagent.server.limits import BoundedServer, Connection, raise_file_limit
 
 PATHS = ("/liveness", "/metrics", "/ready")
+METHODS = ("GET", "HEAD", "OPTIONS")
+ALLOW = {"Allow": ", ".join(METHODS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Answer:
 def answer(
     path: str, accept: str, ready: Callable[[], tuple[bool, str]], registry: CollectorRegistry
 ) -> Answer:
-    """What a GET of `path` is answered."""
+    """What a question for `path` is answered."""
     match path.rstrip("/"):
         case "/liveness":
             return Answer(HTTPStatus.OK, b"alive\n", "text/plain")
@@ -37,8 +39,7 @@ def answer(
             body = json.dumps({"ready": ok, "detail": detail}).encode()
             return Answer(HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE, body)
         case "/metrics":
-            encode, content_type = choose_encoder(accept)
-            return Answer(HTTPStatus.OK, encode(registry), content_type)
+            return Answer(HTTPStatus.OK, *rendered(registry, accept))
     return Answer(HTTPStatus.NOT_FOUND, json.dumps({"paths": PATHS}).encode())
 
 
@@ -66,8 +67,10 @@ class BridgeServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self._crowd.served(cast(Connection, request.protocol))
-        if request.method not in ("GET", "HEAD"):
-            return web.Response(status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"})
+        if request.method not in METHODS:
+            return web.Response(status=HTTPStatus.METHOD_NOT_ALLOWED, headers=ALLOW)
         told = answer(request.path, request.headers.get("Accept", ""), self._ready, self._registry)
         headers = {"Content-Type": told.content_type, "Cache-Control": "no-store"}
+        if request.method == "OPTIONS":  # what HAProxy's `option httpchk /ready` asks with
+            return web.Response(status=told.status, body=b"", headers=headers | ALLOW)
         return web.Response(status=told.status, body=told.body, headers=headers)
