@@ -62,6 +62,13 @@ def status(
             pytest.param(status("primary", str(word)), Says.REFUSED, id=f"primary: {word}")
             for word in sorted(LOST)
         ),
+        pytest.param(
+            status("primary", "forced_off"), Says.REFUSED, id="writes were taken away by an operator"
+        ),
+        pytest.param(
+            status("replica", "forced_off", "replica"), Says.REPLICA, id="the same, and a replica meanwhile"
+        ),
+        pytest.param(status("primary", "system_id_mismatch"), Says.UNDECIDED, id="two clusters of one name"),
         pytest.param(status("primary", "start_gate"), Says.UNDECIDED, id="an agent that just started"),
         pytest.param(status("primary", "stopping", "stopping"), Says.UNDECIDED, id="an agent that stops"),
         pytest.param(

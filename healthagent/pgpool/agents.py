@@ -23,8 +23,9 @@ BODY_LIMIT = 512 * 1024  # a `/status` with 64 peers is a tenth of it
 Word = Annotated[str, Meta(max_length=255)]
 Sentence = Annotated[str, Meta(max_length=2000)]
 
-# A primary that lost, or may have lost, against another: its clients must not go on writing. A primary
-# that merely restarts or has just started its agent is not in here, since a detach cuts all sessions.
+# A primary that lost, or may have lost, against another, or whose writes a person took away: its clients
+# must not go on writing. A primary that merely restarts or has just started its agent is not in here, since
+# a detach cuts all sessions; nor is system_id_mismatch: docs/decisions.md.
 LOST = frozenset(
     {
         Reason.STALE_TIMELINE,
@@ -33,6 +34,7 @@ LOST = frozenset(
         Reason.RIVAL_DRAINING,
         Reason.RIVAL_SILENT,
         Reason.ISOLATED,
+        Reason.FORCED_OFF,
         "no_lease",
         "lease_expired",
         "no_quorum",

@@ -1,17 +1,22 @@
-"""The site of the tests of network faults: hosts in network namespaces, shared by all of them.
+"""What live tests of several modules share.
 
-def test_x(site): site.ready(); ...     # tests.bed.site.Site; judged when the test has passed
+def test_x(site): site.ready(); ...   # tests.bed.site.Site, hosts in namespaces; judged when it has passed
+def test_x(bed): bed.start_agents(); ...  # tests.bed.bridge.Bed with three nodes; `pair` has two
 """
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from healthagent.demo.binaries import Binaries
 from healthagent.demo.cluster import Template
+from tests.bed.bridge import Bed
 from tests.bed.network import missing
 from tests.bed.site import Site
+from tests.conftest import StartCluster
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +40,19 @@ def site(shared_site: Site) -> Iterator[Site]:
         shared_site.judge()
     finally:
         shared_site.settle()
+
+
+@pytest.fixture
+def bed(start_cluster: StartCluster, tmp_path: Path) -> Iterator[Bed]:
+    with ExitStack() as stack:
+        made = Bed(start_cluster(3), tmp_path, stack)
+        yield made
+        made.stop()
+
+
+@pytest.fixture
+def pair(start_cluster: StartCluster, tmp_path: Path) -> Iterator[Bed]:
+    with ExitStack() as stack:
+        made = Bed(start_cluster(2), tmp_path, stack)
+        yield made
+        made.stop()

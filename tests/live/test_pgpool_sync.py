@@ -5,16 +5,13 @@ Rows whose verdicts a real cluster cannot be made to give at will use the stand-
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from healthagent.demo.postgres import until
 from tests.bed.bridge import SETUP, Bed, get
 from tests.bed.command import ran
-from tests.conftest import StartCluster
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
@@ -23,22 +20,6 @@ def seconds_until(condition: Callable[[], bool], timeout: float, what: str) -> f
     began = time.monotonic()
     until(condition, timeout, what)
     return time.monotonic() - began
-
-
-@pytest.fixture
-def bed(start_cluster: StartCluster, tmp_path: Path) -> Iterator[Bed]:
-    with ExitStack() as stack:
-        made = Bed(start_cluster(3), tmp_path, stack)
-        yield made
-        made.stop()
-
-
-@pytest.fixture
-def pair(start_cluster: StartCluster, tmp_path: Path) -> Iterator[Bed]:
-    with ExitStack() as stack:
-        made = Bed(start_cluster(2), tmp_path, stack)
-        yield made
-        made.stop()
 
 
 def test_while_all_is_well_nothing_is_asked_of_pgpool(bed: Bed) -> None:
@@ -166,6 +147,23 @@ def test_a_split_brain_is_never_answered_with_a_third_primary(bed: Bed) -> None:
     assert "says that its PostgreSQL is a primary (diverged)" in bed.pgpool.log_file.read_text()
     time.sleep(2)
     assert pg3.psql("SELECT pg_is_in_recovery()") == [("t",)]
+
+
+def test_a_primary_whose_writes_an_operator_took_away_gets_none_through_pgpool(pair: Bed) -> None:
+    pair.start_agents()
+    pair.start_pgpool()
+    pair.start_bridge()
+    until(pair.ready, SETUP, "ready")
+    at = f"--url={pair.agents[pair.nodes[0].name]}"
+    took = ran("override", "primary", "off", "--for=10m", "--why=a test", at)
+    assert took.returncode == 0, took.stderr
+    until(lambda: pair.backends("down") == 1, SETUP, "it is detached")
+    assert "is refused: forced_off" in pair.tail()
+    assert not pair.writes()
+    until(pair.reads, SETUP, "reads go on")
+    assert ran("override", "end", at).returncode == 0
+    until(pair.writes, SETUP, "writes go on")
+    until(pair.ready, SETUP, "ready")
 
 
 def test_a_restart_of_pgpool_in_a_split_brain_leaks_no_write(bed: Bed) -> None:
