@@ -1,5 +1,6 @@
 """The bridge's smaller rules: assignment, settings in conflict, readiness, the status file, promotion."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from healthagent.pgpool.readiness import Look, mismatched, readiness
 
 SHIPPED = Path(__file__).parents[1] / "pgpool"
 PRIMARY, REPLICA, REFUSED, UNKNOWN = Says.PRIMARY, Says.REPLICA, Says.REFUSED, Says.UNKNOWN
+UNDECIDED = Says.UNDECIDED
 
 
 def settings(*hosts: str, **backends: int) -> PgpoolSyncSettings:
@@ -36,6 +38,12 @@ def backends(*hosts: str) -> list[Backend]:
         pytest.param(settings("a"), ["b", "A"], {1: "pg1"}, id="by host: fewer agents than backends"),
         pytest.param(settings("a", "b"), ["x", "y"], {0: "pg1", 1: "pg2"}, id="no host is known: in order"),
         pytest.param(settings("a", "a"), ["a", "a"], {0: "pg1", 1: "pg2"}, id="all on one host: in order"),
+        pytest.param(
+            settings("a", "b", "w", pg1=1, pg2=0), ["x", "y"], {1: "pg1", 0: "pg2"}, id="and a witness"
+        ),
+        pytest.param(
+            settings("a", "b", pg1=0), ["a", "b"], {0: "pg1"}, id="given for one: nothing is guessed"
+        ),
     ],
 )
 def test_assignment(given: PgpoolSyncSettings, hosts: list[str], expected: dict[int, str]) -> None:
@@ -50,6 +58,9 @@ def test_assignment(given: PgpoolSyncSettings, hosts: list[str], expected: dict[
         ),
         pytest.param(settings("a", "b"), ["x", "y", "z"], "2 for 3 backends", id="in order, but not as many"),
         pytest.param(
+            settings("a", "b", "w"), ["a", "b"], "one without an index, as a witness", id="a witness too many"
+        ),
+        pytest.param(
             settings("a", "b"), ["y", "a"], "only a are hosts", id="some hosts fit: order would be wrong"
         ),
     ],
@@ -59,11 +70,20 @@ def test_assignment_that_is_refused(given: PgpoolSyncSettings, hosts: list[str],
     assert problem in said
 
 
+def test_the_bridge_fits_beside_haproxy_and_an_agent_on_one_machine() -> None:
+    haproxy = (SHIPPED.parent / "haproxy/haproxy.cfg").read_text()
+    taken = {int(port) for port in re.findall(r"(?:bind \S*:|agent-port |check port )(\d+)", haproxy)}
+    listen = PgpoolSyncSettings().listen
+    assert listen is not None
+    assert {8008, 8009, 8010} <= taken
+    assert listen.port not in taken
+    assert f"listen: {listen}" in (SHIPPED / "pgpool-sync.yaml").read_text()
+
+
 def test_what_is_wrong_before_anybody_is_asked() -> None:
     assert known_before(settings("a", "b", pg1=0, pg7=1, pg8=2)) == [
         "pgpool_sync.backends.pg7: no agent has this name (there are pg1, pg2)",
         "pgpool_sync.backends.pg8: no agent has this name (there are pg1, pg2)",
-        "pgpool_sync.backends: pg2 must be given too, or none at all",
     ]
     assert known_before(settings()) == ["pgpool_sync.agents: want at least one (--agent NAME=URL)"]
     assert known_before(settings("a")) == []
@@ -178,7 +198,8 @@ def test_a_search_timeout_that_is_no_number_is_the_longest() -> None:
         ),
         pytest.param(["up", "down"], {0: PRIMARY, 1: REPLICA}, ["up", "up"], id="a stale down"),
         pytest.param(["up", "down"], {0: UNKNOWN, 1: UNKNOWN}, ["up", "down"], id="silence changes nothing"),
-        pytest.param(["down", "down"], {0: UNKNOWN, 1: UNKNOWN}, ["down", "down"], id="not even this"),
+        pytest.param([], {0: UNKNOWN, 1: UNKNOWN}, ["up", "up"], id="silence, and no file"),
+        pytest.param(["down", "down"], {0: UNKNOWN, 1: REPLICA}, ["down", "up"], id="one permission"),
         pytest.param(
             ["up", "unused", "up"], {0: PRIMARY}, ["up", "unused", "up"], id="backends without agent"
         ),
@@ -189,15 +210,22 @@ def test_the_status_file(before: list[str], said_by: dict[int, Says], after: lis
 
 
 @pytest.mark.parametrize(
-    "said_by",
+    ("before", "said_by", "afresh"),
     [
-        pytest.param({0: REFUSED, 1: REFUSED}, id="both refused"),
-        pytest.param({0: PRIMARY, 1: PRIMARY}, id="both permit writes"),
+        pytest.param([], {0: REFUSED, 1: REFUSED}, False, id="both refused"),
+        pytest.param([], {0: PRIMARY, 1: PRIMARY}, False, id="both permit writes"),
+        pytest.param(["down", "down"], {0: UNKNOWN, 1: UNKNOWN}, True, id="down before, and silence"),
+        pytest.param(["down", "down"], {0: UNDECIDED}, True, id="down before, and no permission"),
+        pytest.param(["down", "down"], {0: REFUSED, 1: UNKNOWN}, True, id="down before, one refused"),
+        pytest.param(["down", "unused"], {0: UNKNOWN}, True, id="down before, the other unused"),
     ],
 )
-def test_a_status_file_with_all_down_is_never_written(said_by: dict[int, Says]) -> None:
+def test_a_status_file_with_all_down_is_never_written(
+    before: list[str], said_by: dict[int, Says], afresh: bool
+) -> None:
     with pytest.raises(statusfile.AllRefused, match="all 2 backends"):
-        statusfile.seeded([], said_by)
+        statusfile.seeded(before, said_by)
+    assert statusfile.afresh(said_by) is afresh
 
 
 def test_the_status_file_is_replaced_at_once(tmp_path: Path) -> None:

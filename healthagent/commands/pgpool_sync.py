@@ -13,8 +13,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from healthagent.clock import boottime
-from healthagent.commands.config import add_file, load_or_complain
-from healthagent.config import PgpoolSyncSettings
+from healthagent.commands.config import add_file
+from healthagent.config import ConfigError, PgpoolSyncSettings, load
 from healthagent.config.document import Rejected, Scalar
 from healthagent.config.gather import Flags
 from healthagent.config.peers import BaseUrl
@@ -22,10 +22,18 @@ from healthagent.logs import log_to_stderr
 from healthagent.notify import Notifier, Watchdog, keep_notified
 from healthagent.pgpool import statusfile
 from healthagent.pgpool.agents import ask_all, believed, open_session
-from healthagent.pgpool.assignment import BadInput, answered_wrongly, cluster_of, known_before
+from healthagent.pgpool.assignment import (
+    BadInput,
+    answered_wrongly,
+    assign_unasked,
+    cluster_of,
+    known_before,
+    witnesses,
+)
 from healthagent.pgpool.metrics import BridgeCollector
 from healthagent.pgpool.model import Says
 from healthagent.pgpool.poll import Eyes
+from healthagent.pgpool.problems import every_problem
 from healthagent.pgpool.promotion import objections
 from healthagent.pgpool.readiness import readiness
 from healthagent.pgpool.server import BridgeServer
@@ -56,7 +64,7 @@ PLAIN_FLAGS = {
     "fall": ("COUNT", "refusals in a row before a detach (2)"),
     "rise": ("COUNT", "permissions in a row before an attach or a promotion (2)"),
     "hold": ("TIME", "how long a backend that was detached stays so (5s)"),
-    "listen": ("HOST:PORT", "for /ready, /liveness and /metrics; null for none (0.0.0.0:8010)"),
+    "listen": ("HOST:PORT", "for /ready, /liveness and /metrics; null for none (0.0.0.0:8011)"),
 }
 AGENTS_VARIABLE = "HEALTHAGENT_AGENTS"
 
@@ -73,13 +81,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add_file(parser)
     parser.add_argument(
-        "--agent", action="append", metavar="NAME=URL", help="the agent of a backend; may be repeated"
+        "--agent",
+        action="append",
+        metavar="NAME=URL",
+        help="the agent of a backend, or a witness; may be repeated",
     )
     parser.add_argument(
         "--backend",
         action="append",
         metavar="NAME=INDEX",
-        help="pgpool's number of that agent's node (by host, else in order); may be repeated",
+        help="pgpool's number of that agent's node, none for a witness; may be repeated;"
+        " without any: by host, else in order",
     )
     for name, (metavar, text) in PLAIN_FLAGS.items():
         parser.add_argument(f"--{name}", metavar=metavar, help=text)
@@ -91,7 +103,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--write-status",
         metavar="FILE",
         type=Path,
-        help="write pgpool's status file from what the agents say, then exit; before pgpool starts",
+        help="write pgpool's status file from what the agents say, then exit; before pgpool starts; needs"
+        " --backend, since a pgpool that does not run cannot tell hosts (unless agents share one: in order)",
     )
     what.add_argument(
         "--may-promote",
@@ -103,17 +116,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM, or do the one thing that was asked."""
-    configuration = load_or_complain(arguments.config, given_flags(arguments))
-    if configuration is None:
-        return 2
-    settings = configuration.settings.pgpool_sync
-    if arguments.may_promote and not settings.agents:
-        try:
-            settings = replace(settings, agents=agents_in(os.environ.get(AGENTS_VARIABLE, "")))
-        except Rejected as error:
-            return complain([f"{AGENTS_VARIABLE}: {flaw.rule}, got {flaw.got}" for flaw in error.flaws])
-    if problems := known_before(settings):
-        return complain(problems)
+    try:
+        configuration = load(arguments.config, flags=given_flags(arguments))
+    except ConfigError as error:
+        if error.settings is None:
+            return complain(error.problems)
+        settings, problems = with_agents(error.settings.pgpool_sync, arguments)
+        return complain(asyncio.run(every_problem(settings, [*error.problems, *problems], error.bad)))
+    sys.stderr.write("".join(f"warning: {line}\n" for line in configuration.warnings))
+    settings, problems = with_agents(configuration.settings.pgpool_sync, arguments)
+    if problems or known_before(settings):
+        return complain(asyncio.run(every_problem(settings, problems)))
     log_to_stderr(configuration.settings.log)
     try:
         if arguments.may_promote:
@@ -140,6 +153,18 @@ def given_flags(arguments: argparse.Namespace) -> Flags:
     if arguments.no_fence:
         flags["pgpool_sync.fence"] = False
     return flags
+
+
+def with_agents(
+    settings: PgpoolSyncSettings, arguments: argparse.Namespace
+) -> tuple[PgpoolSyncSettings, list[str]]:
+    """The settings, for a failover script with the agents of its environment, and what is wrong there."""
+    if settings.agents or not arguments.may_promote:
+        return settings, []
+    try:
+        return replace(settings, agents=agents_in(os.environ.get(AGENTS_VARIABLE, ""))), []
+    except Rejected as error:
+        return settings, [f"{AGENTS_VARIABLE}: {flaw.rule}, got {flaw.got}" for flaw in error.flaws]
 
 
 def agents_in(text: str) -> tuple[tuple[str, str], ...]:
@@ -211,28 +236,32 @@ async def may_promote(settings: PgpoolSyncSettings) -> int:
 
 async def write_status(settings: PgpoolSyncSettings, path: Path) -> int:
     """Ask the agents as often as a decision needs, and write pgpool's status file."""
-    if not settings.backends:
-        # pgpool, which knows the order of its backends, does not run yet.
-        raise BadInput(["pgpool_sync.backends: must be given with --write-status (--backend NAME=INDEX)"])
+    before = statusfile.read(path)
+    assigned, why, problems = assign_unasked(settings, path, len(before))
+    if problems:
+        raise BadInput(await every_problem(settings, problems))
     said: Mapping[str, Says] = {}
     async with open_session(settings.ca, settings.timeout) as session:
         for number in range(max(settings.fall, settings.rise)):
             if number:
                 await asyncio.sleep(settings.interval)
             answers = await ask_all(session, settings.agents)
-            if problems := answered_wrongly(settings.cluster, answers):
-                raise BadInput(problems)
+            if wrong := [*witnesses(assigned, answers), *answered_wrongly(settings.cluster, answers)]:
+                raise BadInput(wrong)
             cluster = settings.cluster or cluster_of(answers)
             now = {name: believed(name, cluster, answer).says for name, answer in answers.items()}
             said = {
                 name: says if said.get(name, says) is says else Says.UNKNOWN for name, says in now.items()
             }
-    before = statusfile.read(path)
+    of_backends = {index: said[name] for index, name in assigned.items()}
     try:
-        lines = statusfile.seeded(before, {index: said[name] for name, index in settings.backends})
+        lines = statusfile.seeded(before, of_backends)
     except statusfile.AllRefused as error:
-        return complain([f"pgpool must not start now: {error}"], 1)
+        why_not = f"pgpool must not start now: {error}, which it would take for all up"
+        anyway = f"; to start it with those that no agent refuses, remove {path}"
+        return complain([why_not + (anyway if statusfile.afresh(of_backends) else "")], 1)
     if lines != before:
         statusfile.write(path, lines)
-    sys.stdout.write(f"{path}: {' '.join(lines)}\n")
+    spoken = ", ".join(f"{name} is backend {index}" for index, name in sorted(assigned.items()))
+    sys.stdout.write(f"{spoken}: {why}\n{path}: {' '.join(lines)}\n")
     return 0

@@ -64,11 +64,15 @@ class Flaw:
 
 
 class Rejected(ValueError):
-    """A value that cannot be taken, with everything that is wrong with it."""
+    """A value that cannot be taken, with everything that is wrong with it.
 
-    def __init__(self, *flaws: Flaw) -> None:
+    `kept` is what of it could be read, for who only looks for more that is wrong; None: nothing.
+    """
+
+    def __init__(self, *flaws: Flaw, kept: object = None) -> None:
         super().__init__("; ".join(flaw.rule for flaw in flaws))
         self.flaws = flaws
+        self.kept = kept
 
     def below(self, key: str) -> Iterator[Flaw]:
         """Yield the flaws of an inner value, under the key that holds it."""

@@ -1,7 +1,7 @@
 """Command line over environment over file over defaults, or every problem at once."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,19 @@ from healthagent.config.settings import Settings
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used. Each problem is one line: place, rule, value."""
+    """A configuration that cannot be used. Each problem is one line: place, rule, value.
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    `settings` are for who looks for more problems, and for nothing else: those of the keys in `bad` are
+    the default or what of them could be read. None: the file could not be read, so they say too little.
+    """
+
+    def __init__(
+        self, problems: Sequence[str], settings: Settings | None = None, bad: Collection[str] = ()
+    ) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+        self.settings = settings
+        self.bad = bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,8 @@ class _Merge:
                 self.values[path] = given.parse()
             except Rejected as error:
                 self.refuse(path, given, *error.flaws)
+                if error.kept is not None:
+                    self.values[path] = error.kept
 
     def refuse(self, path: str, given: Given, *flaws: Flaw) -> None:
         self.bad.add(path)
@@ -95,7 +105,8 @@ class _Merge:
                 flaw = Flaw(broken.rule, got)
                 self.problems.append(winner.problem(flaw) if winner else Problem.at(FILE, broken.path, flaw))
         if self.problems:
-            raise ConfigError([problem.text for problem in sorted(self.problems)])
+            problems = [problem.text for problem in sorted(self.problems)]
+            raise ConfigError(problems, settings if self.readable else None, frozenset(self.bad))
         warnings += tuple(
             self.winners[doubt.path].problem(Flaw(doubt.rule, doubt.got)).text for doubt in doubts(settings)
         )

@@ -24,13 +24,25 @@ from healthagent.config.values import (
 )
 
 MAX_BACKENDS = 128  # pgpool's own limit
-LISTEN = Address("0.0.0.0", 8010)  # 8008 is the agent's, 8009 its agent-check's
+# 8008 is the agent's, 8009 its agent-check's, 8010 the gate of haproxy.cfg: all may be on one machine
+LISTEN = Address("0.0.0.0", 8011)
+UNREAD = -1  # in what is kept of bad backends: a number that could not be read
 
 
-def _named(node: Node, want: str) -> Iterator[Entry]:
-    """The entries of a mapping, or of NAME=VALUE,NAME=VALUE; the document has refused double keys already."""
+def _named(node: Node, want: str, flaws: list[Flaw]) -> Iterator[Entry]:
+    """The entries of a mapping, or of NAME=VALUE,NAME=VALUE; the document has refused double keys already.
+
+    What is no NAME=VALUE goes to `flaws`.
+    """
     if isinstance(node, Scalar) and not node.is_null:
-        short = list(pairs(node, want))
+        # A password may have a comma in it: then no part of it is shown.
+        parts = [node.text] if "@" in node.text else node.text.split(",")
+        short: list[tuple[str, Scalar]] = []
+        for part in parts:
+            try:
+                short += tuple(pairs(Scalar(part, node.line), want))
+            except Rejected as error:
+                flaws.extend(error.flaws)
         node = Mapping(tuple(Entry(name, value, node.line) for name, value in short), node.line)
     if not isinstance(node, Mapping):
         reject(want, node)
@@ -41,18 +53,22 @@ def _named(node: Node, want: str) -> Iterator[Entry]:
 
 @dataclass(frozen=True, slots=True)
 class AgentUrls:
-    """A mapping of names to base URLs."""
+    """A mapping of names to base URLs. What is kept of a bad one has "" for a URL that could not be read."""
 
     def parse(self, node: Node) -> tuple[tuple[str, str], ...]:
         flaws: list[Flaw] = []
         names: dict[str, str] = {}
         urls: dict[str, str] = {}
-        for entry in _named(node, "want agents such as {pg1: 'http://10.0.0.11:8008'}"):
+        entries = list(_named(node, "want agents such as {pg1: 'http://10.0.0.11:8008'}", flaws))
+        nameless = bool(flaws)
+        for entry in entries:
+            name = entry.key
             try:
-                name = Text().parse(Scalar(entry.key, entry.line, plain=False))
+                Text().parse(Scalar(name, entry.line, plain=False))
                 url = BaseUrl().parse(entry.value)
             except Rejected as error:
-                flaws.extend(error.below(entry.key))
+                flaws.extend(error.below(name))
+                names.setdefault(name, "")
                 continue
             if name in names:
                 flaws.append(Flaw("two agents have this name", None, name, entry.line))
@@ -61,7 +77,7 @@ class AgentUrls:
             names[name] = url
             urls.setdefault(url, name)
         if flaws:
-            raise Rejected(*flaws)
+            raise Rejected(*flaws, kept=None if nameless else tuple(names.items()))
         return tuple(names.items())
 
     def spell(self, value: tuple[tuple[str, str], ...]) -> str:
@@ -74,16 +90,17 @@ class AgentUrls:
 
 @dataclass(frozen=True, slots=True)
 class BackendIndexes:
-    """A mapping of agents' names to pgpool's backend numbers."""
+    """A mapping of agents' names to pgpool's backend numbers, in what is kept of a bad one UNREAD."""
 
     def parse(self, node: Node) -> tuple[tuple[str, int], ...]:
         flaws: list[Flaw] = []
         indexes: dict[str, int] = {}
-        for entry in _named(node, "want backends such as {pg1: 0, pg2: 1}"):
+        for entry in list(_named(node, "want backends such as {pg1: 0, pg2: 1}", flaws)):
             try:
                 index = Integer(0, MAX_BACKENDS - 1).parse(entry.value)
             except Rejected as error:
                 flaws.extend(error.below(entry.key))
+                indexes.setdefault(entry.key, UNREAD)
                 continue
             if entry.key in indexes:
                 flaws.append(Flaw("is given twice", None, entry.key, entry.line))
@@ -94,7 +111,7 @@ class BackendIndexes:
                 )
             indexes[entry.key] = index
         if flaws:
-            raise Rejected(*flaws)
+            raise Rejected(*flaws, kept=tuple(indexes.items()))
         return tuple(indexes.items())
 
     def spell(self, value: tuple[tuple[str, int], ...]) -> str:
@@ -116,12 +133,12 @@ class PgpoolSyncSettings:
 
     agents: Annotated[
         tuple[tuple[str, str], ...],
-        Key("Name and base URL of the agent of each backend", AgentUrls(), live=True),
+        Key("Name and base URL of the agent of each backend, and of witnesses", AgentUrls(), live=True),
     ] = ()
     backends: Annotated[
         tuple[tuple[str, int], ...],
         Key(
-            "pgpool's number of each agent's node; {}: by host, or else in the order of agents",
+            "pgpool's number of each agent's node, none for a witness; {}: by host, or else in their order",
             BackendIndexes(),
             live=True,
         ),

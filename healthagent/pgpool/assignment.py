@@ -5,11 +5,16 @@ documented defaults, and reconcile.py distrusts an agent whose word pgpool's own
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from healthagent.config.pgpool_sync import PgpoolSyncSettings
+from healthagent.core.model import Reason
 from healthagent.pgpool.agents import Answer, StatusSaid, misplaced
 from healthagent.pgpool.model import Backend
+
+SAY = "say which is which with --backend NAME=INDEX"
+SPEAKS_FOR_NONE = "one without an index, as a witness, speaks for none and counts for majorities only"
 
 
 class BadInput(Exception):
@@ -25,22 +30,19 @@ def known_before(settings: PgpoolSyncSettings) -> list[str]:
     names = [name for name, _ in settings.agents]
     if not names:
         return ["pgpool_sync.agents: want at least one (--agent NAME=URL)"]
-    problems = [
+    return [
         f"pgpool_sync.backends.{name}: no agent has this name (there are {', '.join(names)})"
         for name, _ in settings.backends
         if name not in names
     ]
-    missing = [name for name in names if name not in dict(settings.backends)]
-    if settings.backends and missing:
-        problems.append(f"pgpool_sync.backends: {', '.join(missing)} must be given too, or none at all")
-    return problems
 
 
 def assign(settings: PgpoolSyncSettings, backends: Sequence[Backend]) -> tuple[Mapping[int, str], list[str]]:
     """The name of the agent of each backend, and the problems.
 
-    Without `backends` in the settings, agents go to the backends with the host of their URL, if
-    that is the backend of each of them and of one only; else in order, if there are as many.
+    With `backends` in the settings nothing is guessed: agents and backends may be left over. Without,
+    agents go to the backends with the host of their URL, if that is the backend of each of them and of
+    one only; else in order, if there are as many.
     """
     names = [name for name, _ in settings.agents]
     if settings.backends:
@@ -55,13 +57,45 @@ def assign(settings: PgpoolSyncSettings, backends: Sequence[Backend]) -> tuple[M
     if len(set(wanted)) == len(wanted) and all(hosts.count(host) == 1 for host in wanted):
         return {hosts.index(host): name for name, host in zip(names, wanted, strict=True)}, []
     if len(names) != len(backends):
-        say = "say which is which with --backend NAME=INDEX"
+        say = f"{SAY}; {SPEAKS_FOR_NONE}" if len(names) > len(backends) else SAY
         return {}, [f"pgpool_sync.agents: {len(names)} for {len(backends)} backends of pgpool: {say}"]
     if not set(wanted).isdisjoint(hosts) and len(set(hosts)) == len(hosts):
         some = sorted(set(wanted).intersection(hosts))
         say = "say all of them with --backend NAME=INDEX"
         return {}, [f"pgpool_sync.agents: only {', '.join(some)} are hosts of pgpool's backends too: {say}"]
     return dict(enumerate(names)), []
+
+
+def assign_unasked(
+    settings: PgpoolSyncSettings, file: Path, lines: int
+) -> tuple[Mapping[int, str], str, list[str]]:
+    """The same for a pgpool that does not run and cannot be asked: also why, in a few words.
+
+    Its status `file` with so many `lines` (0: there is none) holds no hosts. Where agents could go by host,
+    their order is no evidence of pgpool's, so it is taken only where `assign` could take nothing else.
+    """
+    if settings.backends:
+        return {index: name for name, index in settings.backends}, "as given", []
+    hosts = {urlsplit(url).hostname for _, url in settings.agents}
+    count = len(settings.agents)
+    if count == len(hosts):
+        why = "pgpool does not run, so nobody can tell which agent has the host of which backend"
+        return {}, "", [f"pgpool_sync.backends: must be given with --write-status: {why}; {SAY}"]
+    if lines not in (0, count):
+        return {}, "", [f"pgpool_sync.agents: {count}, but {file} has {lines} backends: {SAY}"]
+    assigned = {index: name for index, (name, _) in enumerate(settings.agents)}
+    return assigned, "in the order of the agents, since they share a host and no backends are given", []
+
+
+def witnesses(assigned: Mapping[int, str], answers: Mapping[str, Answer]) -> list[str]:
+    """The problem of an agent that has no PostgreSQL and is taken to speak for a backend all the same."""
+    return [
+        f"pgpool_sync.agents.{name}: it is a witness and cannot speak for backend {index}:"
+        " give --backend NAME=INDEX for the others only"
+        for index, name in sorted(assigned.items())
+        if isinstance(said := answers.get(name), StatusSaid)
+        and said.verdicts.primary.reason == Reason.WITNESS
+    ]
 
 
 def answered_wrongly(cluster: str | None, answers: Mapping[str, Answer]) -> list[str]:

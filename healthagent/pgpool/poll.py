@@ -34,6 +34,12 @@ def endpoint_of(settings: PgpoolSyncSettings) -> Endpoint:
     )
 
 
+async def ask_backends(settings: PgpoolSyncSettings) -> tuple[Backend, ...]:
+    """pgpool's backends, without asking their servers. Raises PcpError."""
+    async with pcp.connect(endpoint_of(settings), settings.timeout) as connection:
+        return tuple([await connection.backend(index) for index in range(await connection.node_count())])
+
+
 class Eyes:
     """Looks; remembers only which servers make pgpool wait."""
 

@@ -23,7 +23,8 @@ class AllRefused(Exception):
 def seeded(before: Sequence[str], said: Mapping[int, Says]) -> list[str]:
     """The lines to write; `before` are those of the present file, and stay where the agents say nothing.
 
-    Two agents that permit writes are both refused. Raises AllRefused.
+    Two agents that permit writes are both refused. Raises AllRefused where no backend would be up, also when
+    it is the present file that has them down and the agents are silent.
     """
     serving = [index for index, says in said.items() if says is Says.PRIMARY]
     lines = [*before, *["up"] * (max(said, default=-1) + 1 - len(before))]
@@ -32,10 +33,17 @@ def seeded(before: Sequence[str], said: Mapping[int, Says]) -> list[str]:
             lines[index] = "down"
         elif says in (Says.PRIMARY, Says.REPLICA):
             lines[index] = "up"
-    refused = [says for says in said.values() if says in (Says.REFUSED, Says.PRIMARY)]
-    if refused and "up" not in lines:
+    if lines and "up" not in lines:
         raise AllRefused(f"all {len(lines)} backends are refused or down")
     return lines
+
+
+def afresh(said: Mapping[int, Says]) -> bool:
+    """Whether pgpool could start if there were no file."""
+    try:
+        return bool(seeded([], said))
+    except AllRefused:
+        return False
 
 
 def read(path: Path) -> list[str]:

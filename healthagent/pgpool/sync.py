@@ -12,7 +12,7 @@ from healthagent.config.pgpool_sync import PgpoolSyncSettings
 from healthagent.core.model import Instant
 from healthagent.pgpool import pcp
 from healthagent.pgpool.agents import believed
-from healthagent.pgpool.assignment import BadInput, answered_wrongly, assign, cluster_of
+from healthagent.pgpool.assignment import BadInput, answered_wrongly, assign, cluster_of, witnesses
 from healthagent.pgpool.conflicts import command_vetoes, conflicts, search_seconds
 from healthagent.pgpool.metrics import Counts
 from healthagent.pgpool.model import Action, Backend, Observed, Says, Told
@@ -95,6 +95,7 @@ class Bridge:
         problems: list[str] = []
         if fresh:
             self._agents, problems = assign(self._settings, seen.backends)
+            problems += witnesses(self._agents, seen.answers)
         if fresh or self._cluster is None:
             problems += answered_wrongly(self._cluster, seen.answers)
         if problems:
@@ -102,10 +103,24 @@ class Bridge:
         if fresh:
             self._layout = layout
             self._memory = {}
-            for index, name in sorted(self._agents.items()):
-                log.info("%s is backend %d (%s:%d)", name, index, *layout[index])
+            self._tell_assignment()
         if self._cluster is None:
             self._cluster = cluster_of(seen.answers)
+
+    def _tell_assignment(self) -> None:
+        """Say who speaks for what, and what is left over on either side."""
+        for index, (host, port) in enumerate(self._layout):
+            if name := self._agents.get(index):
+                log.info("%s is backend %d (%s:%d)", name, index, host, port)
+            else:
+                log.warning(
+                    "backend %d (%s:%d) has no agent: it is never touched, so after a promotion in pgpool it"
+                    " stays down; name its agent with --backend NAME=%d",
+                    *(index, host, port, index),
+                )
+        for name, _ in self._settings.agents:
+            if name not in self._agents.values():
+                log.info("%s speaks for no backend: it counts for majorities only", name)
 
     def _observe(self, backend: Backend, seen: Seen) -> Observed:
         name = self._agents.get(backend.index)
