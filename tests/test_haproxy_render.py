@@ -22,6 +22,7 @@ from healthagent.haproxy.nodes import (
 )
 from healthagent.haproxy.options import AgentTls, Options, option_problems
 from healthagent.haproxy.render import render, render_template
+from healthagent.haproxy.servers import shared_agents
 from healthagent.haproxy.syntax import parse
 
 SHIPPED = Path(__file__).parents[1] / "haproxy"
@@ -90,6 +91,53 @@ def test_a_server_line_says_only_where_its_node_differs() -> None:
 def test_without_any_agent_port_there_is_no_agent_check() -> None:
     nodes = [HaproxyNode("a", "10.0.0.1", agent_port=None), HaproxyNode("b", "10.0.0.2", agent_port=None)]
     assert "agent-check" not in render(nodes, Options())
+
+
+def test_nodes_that_would_share_an_agent_check_have_none_and_the_file_says_why() -> None:
+    nodes = [
+        HaproxyNode("a", "127.0.0.1", 5432),
+        HaproxyNode("b", "127.0.0.1", 5433, 8018),
+        HaproxyNode("c", "10.0.0.3"),
+    ]
+    text = render(nodes, Options())
+    for backend in ("backend pg_probe", "backend pg_replica"):
+        assert lines_of(text, backend, "server") == [
+            "server a 127.0.0.1:5432 no-agent-check",
+            "server b 127.0.0.1:5433 port 8018 no-agent-check",
+            "server c 10.0.0.3:5432",
+        ]
+    assert text.count("# No agent-check of a, b: each would be at 127.0.0.1:8009.\n") == 2
+    alone = render(nodes[:2], Options())
+    assert "agent-port" not in alone
+    assert "# No agent-check of a, b: " in alone
+    assert lint(alone) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "shared"),
+    [
+        pytest.param(HaproxyNode("b", "10.0.0.1", 5433, 8018), True, id="the same address"),
+        pytest.param(HaproxyNode("b", "10.0.0.1", 5433, 8018, 8019), False, id="a port of its own"),
+        pytest.param(HaproxyNode("b", "10.0.0.1", 5433, 8018, None), False, id="no agent-check"),
+        pytest.param(HaproxyNode("b", "h", agent_host="10.0.0.1"), True, id="the agent-check elsewhere"),
+        pytest.param(HaproxyNode("b", "h", http_host="10.0.0.1"), True, id="the agent elsewhere"),
+        pytest.param(HaproxyNode("b", "10.0.0.1", 5433, 8018, agent_host="h"), False, id="another host"),
+    ],
+)
+def test_which_nodes_would_share_an_agent_check(other: HaproxyNode, shared: bool) -> None:
+    nodes = [HaproxyNode("a", "10.0.0.1"), other]
+    assert list(shared_agents(nodes)) == (["10.0.0.1:8009"] if shared else [])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param("::1", "0:0::1", id="IPv6 in two spellings"),
+        pytest.param("pg1", "PG1.", id="one name in two spellings"),
+    ],
+)
+def test_an_address_is_known_again_in_another_spelling(one: str, other: str) -> None:
+    assert len(shared_agents([HaproxyNode("a", one), HaproxyNode("b", other, 5433, 8018)])) == 1
 
 
 def test_the_backend_behind_the_gate_has_nothing_of_the_agents() -> None:

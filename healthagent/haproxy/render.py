@@ -19,7 +19,9 @@ from healthagent.haproxy.servers import (
     checked_lines,
     common_http_port,
     plain_lines,
+    shared_lines,
     template_lines,
+    with_own_agents,
 )
 
 WRITE_TIMING = "inter 1s fastinter 200ms downinter 250ms fall 2 rise 1"
@@ -120,6 +122,7 @@ resolvers dns
 def _probe(nodes: Sequence[HaproxyNode], options: Options) -> str:
     listed = " ".join(f"pg_primary/{node.name}=%[srv_conn(pg_primary/{node.name})]" for node in nodes)
     sessions = f' hdr X-Healthagent-Sessions "{listed}"'
+    judged = with_own_agents(nodes)
     return f"""\
 # --- 1. The tally: what each agent says about itself. No traffic ever goes here. ---------------------
 # No `backup` servers: nbsrv() does not count them while another one is up.
@@ -139,8 +142,9 @@ backend pg_probe
         _indented(
             [
                 *check_defaults(common_http_port(nodes), WRITE_TIMING, options),
-                *agent_defaults(nodes, "200ms", "primary"),
-                *checked_lines(nodes, options, agent=True),
+                *agent_defaults(judged, "200ms", "primary"),
+                *shared_lines(nodes),
+                *checked_lines(judged, options, agent=True),
             ]
         )
     }"""
@@ -195,6 +199,7 @@ backend pg_primary
 
 
 def _gated_reads(nodes: Sequence[HaproxyNode], options: Options) -> str:
+    judged = with_own_agents(nodes)
     fallback = "{ nbsrv(pg_replica) eq 0 } { nbsrv(pg_probe) eq 1 } { nbsrv(pg_primary) eq 1 }"
     return f"""\
 # --- 4. Reads ----------------------------------------------------------------------------------------
@@ -218,8 +223,9 @@ backend pg_replica
         _indented(
             [
                 *check_defaults(common_http_port(nodes), f"{READ_TIMING} weight 100", options),
-                *agent_defaults(nodes, "1s", "replica"),
-                *checked_lines(nodes, options, agent=True),
+                *agent_defaults(judged, "1s", "replica"),
+                *shared_lines(nodes),
+                *checked_lines(judged, options, agent=True),
             ]
         )
     }"""

@@ -4,8 +4,10 @@ What most nodes share stands once on `default-server`; a server line says only w
 so that a reader sees the odd one.
 """
 
+import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from healthagent.haproxy.nodes import HaproxyNode, ServerTemplate, address, is_ip
 from healthagent.haproxy.options import Options
@@ -46,6 +48,38 @@ def agent_defaults(nodes: Sequence[HaproxyNode], interval: str, question: str) -
     if port is None:
         return []
     return [f'default-server agent-check agent-port {port} agent-inter {interval} agent-send "{question}\\n"']
+
+
+def shared_agents(nodes: Sequence[HaproxyNode]) -> dict[str, list[HaproxyNode]]:
+    """Return the nodes for which one agent-check would answer, by its address, where they are several.
+
+    Whoever answers there speaks for one node only, so his word must not decide over the others.
+    """
+    found: dict[str, list[HaproxyNode]] = {}
+    for node in nodes:
+        if node.agent_port is not None:
+            host = node.agent_host or node.http_host or node.host
+            where = str(ipaddress.ip_address(host)) if is_ip(host) else host.lower().rstrip(".")
+            found.setdefault(address(where, node.agent_port), []).append(node)
+    return {where: sharing for where, sharing in found.items() if len(sharing) > 1}
+
+
+def with_own_agents(nodes: Sequence[HaproxyNode]) -> list[HaproxyNode]:
+    """Return the nodes, without an agent-check where they would share one."""
+    sharing = {node.name for nodes in shared_agents(nodes).values() for node in nodes}
+    return [replace(node, agent_port=None) if node.name in sharing else node for node in nodes]
+
+
+def shared_lines(nodes: Sequence[HaproxyNode]) -> list[str]:
+    """Comments that say which nodes have no agent-check because they would share one."""
+    return [
+        line
+        for where, sharing in shared_agents(nodes).items()
+        for line in (
+            f"# No agent-check of {', '.join(node.name for node in sharing)}: each would be at {where}.",
+            "# One agent's word must not decide over several nodes: give each agent a port of its own.",
+        )
+    ]
 
 
 def common_http_port(nodes: Iterable[HaproxyNode]) -> int:
