@@ -30,6 +30,7 @@ THREE = [HaproxyNode(f"pg{number}", f"10.0.0.1{number}") for number in (1, 2, 3)
 EVERY_KIND = [
     pytest.param(THREE, Options(), id="gate"),
     pytest.param(THREE, Options(simple=True), id="simple"),
+    pytest.param(THREE, Options(simple=True, stats_port=7000), id="simple with stats"),
     pytest.param(THREE, Options(tls=AgentTls("/etc/ca.pem", "/etc/me.pem")), id="gate over TLS"),
     pytest.param(THREE, Options(simple=True, tls=AgentTls(None)), id="simple over TLS"),
     pytest.param([HaproxyNode("a", "pg-0.pg")], Options(nameserver="resolv.conf"), id="names from DNS"),
@@ -46,6 +47,27 @@ def lines_of(text: str, section: str, start: str) -> list[str]:
 @pytest.mark.parametrize(("file", "simple"), [("haproxy.cfg", False), ("simple.cfg", True)])
 def test_the_shipped_files_are_what_is_rendered_for_three_nodes(file: str, simple: bool) -> None:
     assert (SHIPPED / file).read_text() == render(THREE, Options(simple=simple))
+
+
+def test_the_simple_file_has_forty_lines_besides_its_comments() -> None:
+    lines = [line.strip() for line in (SHIPPED / "simple.cfg").read_text().splitlines()]
+    assert len([line for line in lines if line and not line.startswith("#")]) == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "port"),
+    [
+        pytest.param(Options(), 7000, id="gate"),
+        pytest.param(Options(stats_port=7001), 7001, id="gate, another port"),
+        pytest.param(Options(simple=True), None, id="simple: none"),
+        pytest.param(Options(simple=True, stats_port=7001), 7001, id="simple, asked for"),
+    ],
+)
+def test_where_the_stats_page_is(options: Options, port: int | None) -> None:
+    text = render(THREE, options)
+    assert ("frontend stats" in text) is (port is not None)
+    assert text.splitlines()[0].endswith(f"stats and /metrics: 127.0.0.1:{port}.") is (port is not None)
+    assert (f"    bind 127.0.0.1:{port}\n" in text) is (port is not None)
 
 
 @pytest.mark.parametrize(("nodes", "options"), EVERY_KIND)
@@ -169,7 +191,7 @@ def test_names_from_dns_are_held_so_that_no_server_comes_back_unchecked() -> Non
 
 def test_a_template_stands_for_all_nodes_in_both_backends() -> None:
     text = render_template(ServerTemplate("pg", "pg.db.svc", 3, http_port=8018), Options(simple=True))
-    for backend in ("backend pg_primary", "backend pg_replica"):
+    for backend in ("listen pg_primary", "listen pg_replica"):
         assert lines_of(text, backend, "server-template") == ["server-template pg 3 pg.db.svc:5432"]
         assert "port 8018" in lines_of(text, backend, "default-server")[0]
 
@@ -274,6 +296,12 @@ def test_problems_of_nodes(nodes: list[HaproxyNode], problems: list[str]) -> Non
             id="the gate's port",
         ),
         pytest.param(Options(simple=True, write_port=8010), [], id="no gate, so its port is free"),
+        pytest.param(
+            Options(write_port=7000),
+            ["--write-port, --stats-port: each listener needs a port of its own, got 7000 2 times"],
+            id="the stats page's port",
+        ),
+        pytest.param(Options(simple=True, write_port=7000), [], id="no stats page, so its port is free"),
         pytest.param(
             Options(read_port=65536), ["--read-port: must be a port from 1 to 65535, got 65536"], id="port"
         ),

@@ -18,7 +18,7 @@ from healthagent.haproxy.nodes import (
     parse_template,
     template_problems,
 )
-from healthagent.haproxy.options import AgentTls, Options, option_problems
+from healthagent.haproxy.options import STATS_PORT, AgentTls, Options, option_problems
 from healthagent.haproxy.render import render, render_template
 
 EXAMPLE = """\
@@ -77,12 +77,17 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     for name, default, what in (
         ("write", defaults.write_port, "writes"),
         ("read", defaults.read_port, "reads"),
-        ("stats", defaults.stats_port, "the stats page and /metrics, on loopback"),
         ("gate", defaults.gate_port, "the gate, on loopback"),
     ):
         parser.add_argument(
             f"--{name}-port", type=int, default=default, metavar="PORT", help=f"for {what} ({default})"
         )
+    parser.add_argument(
+        "--stats-port",
+        type=int,
+        metavar="PORT",
+        help=f"for the stats page and /metrics, on loopback ({STATS_PORT}; with --simple: none)",
+    )
     parser.add_argument(
         "--bind", default=defaults.bind, metavar="ADDRESS", help="of the write and read listeners (all)"
     )

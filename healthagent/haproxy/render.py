@@ -26,6 +26,8 @@ from healthagent.haproxy.servers import (
 
 WRITE_TIMING = "inter 1s fastinter 200ms downinter 250ms fall 2 rise 1"
 READ_TIMING = "inter 2s fastinter 500ms downinter 1s fall 3 rise 2"
+DONTLOGNULL = "    option dontlognull\n"
+RETRIES = "    retries 2                       # of the connect only, so no statement is ever sent twice\n"
 
 
 def render(nodes: Sequence[HaproxyNode], options: Options) -> str:
@@ -39,7 +41,7 @@ def render(nodes: Sequence[HaproxyNode], options: Options) -> str:
         _gate(nodes, options),
         _gated_writes(nodes, options),
         _gated_reads(nodes, options),
-        _stats(options),
+        *_stats(options),
     ]
     return "\n".join(sections)
 
@@ -54,14 +56,16 @@ def render_template(template: ServerTemplate, options: Options) -> str:
 
 
 def _opening(options: Options, layout: str) -> str:
-    return (
-        f"# healthagent and HAProxy 2.6 to 3.x, {layout}. Writes: {options.write_port}, reads: "
-        f"{options.read_port}, stats and /metrics: 127.0.0.1:{options.stats_port}.\n"
-    )
+    ports = f"Writes: {options.write_port}, reads: {options.read_port}"
+    page = options.page_port()
+    stats = f", stats and /metrics: 127.0.0.1:{page}" if page is not None else ""
+    return f"# healthagent and HAProxy 2.6 to 3.x, {layout}. {ports}{stats}.\n"
 
 
 def _global_and_defaults(options: Options) -> str:
     user = f"    user {options.user}\n    group {options.user}\n" if options.user else ""
+    # The simple layout is short: HAProxy's own 3 retries do, and nothing is logged of a connection anyway.
+    null, retries = ("", "") if options.simple else (DONTLOGNULL, RETRIES)
     names = "    default-server resolvers dns init-addr libc,none\n" if options.nameserver else ""
     return f"""\
 global
@@ -79,12 +83,12 @@ global
 defaults
     mode tcp
     log global
-    option dontlognull
+{null}\
     # A host that dies without a word must not hold its sessions until `timeout server`.
     option clitcpka
     option srvtcpka
     option redispatch
-    retries 2                       # of the connect only, so no statement is ever sent twice
+{retries}\
     # Up to 3.2 a check may last max(`timeout check`, min(`timeout connect`, `inter`)): keep both low.
     timeout connect 500ms
     timeout check   500ms
@@ -231,12 +235,16 @@ backend pg_replica
     }"""
 
 
-def _stats(options: Options) -> str:
-    return f"""\
+def _stats(options: Options) -> list[str]:
+    page = options.page_port()
+    if page is None:
+        return []
+    return [
+        f"""\
 # Stats page, and metrics for Prometheus. Alert on haproxy_backend_active_servers not being 1.
 frontend stats
     mode http
-    bind 127.0.0.1:{options.stats_port}
+    bind 127.0.0.1:{page}
     timeout client 10s
     option dontlog-normal
     http-request use-service prometheus-exporter if {{ path /metrics }}
@@ -244,6 +252,7 @@ frontend stats
     stats uri /
     stats refresh 5s
 """
+    ]
 
 
 def _simple(options: Options, http_port: int, servers: Sequence[str]) -> str:
@@ -253,34 +262,27 @@ def _simple(options: Options, http_port: int, servers: Sequence[str]) -> str:
             _opening(options, "simple layout"),
             _global_and_defaults(options),
             f"""\
-frontend pg_write
+# Writes. No `backup` servers: nbsrv() does not count them while another one is up.
+listen pg_primary
     bind {options.write_bind()}
-    option tcplog
     # Two primaries, or a start at which all servers still count as UP: refuse. Sessions that exist
     # already go on until their node's own 503; to cut those too takes the gate layout.
     tcp-request connection reject unless {{ nbsrv(pg_primary) eq 1 }}
-    default_backend pg_primary
-
-# No `backup` servers: nbsrv() does not count them while another one is up.
-backend pg_primary
     option httpchk OPTIONS /primary
     http-check send-state           # the agent sees the sessions it still has: X-Haproxy-Server-State
     http-check expect status 200    # without it every 2xx and 3xx counts as healthy
     # fall 2: one lost packet is no failover.
 {_indented([*check_defaults(http_port, write_timing, options), *servers])}
-frontend pg_read
+# Reads. No on-marked-down: a short lag must not kill long queries.
+listen pg_replica
     bind {options.read_bind()}
-    option tcplog
+    # No replica left: the primary takes the reads, but only where it would take the writes.
     use_backend pg_primary if {{ nbsrv(pg_replica) eq 0 }} {{ nbsrv(pg_primary) eq 1 }}
-    default_backend pg_replica
-
-backend pg_replica
     balance leastconn
     option httpchk OPTIONS /replica
     http-check expect status 200
-    # No on-marked-down: a short lag must not kill long queries.
 {_indented([*check_defaults(http_port, READ_TIMING, options), *servers])}""",
-            _stats(options),
+            *_stats(options),
         ]
     )
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,16 +67,18 @@ def test_the_traps_are_found_in_valid_files(haproxy: Binary, file: Path) -> None
         ),
         pytest.param(HaproxyNode("a.b:c_D-1", "10.0.0.2"), {}, id="every character of a name"),
         pytest.param(HaproxyNode("a", "::1"), {"bind": "::1"}, id="IPv6"),
+        pytest.param(HaproxyNode("a", "10.0.0.1", 5433, 8018), {}, id="an agent-check of two nodes"),
+        pytest.param(HaproxyNode("a", "10.0.0.2"), {"stats_port": 7001}, id="stats on another port"),
         pytest.param(HaproxyNode("a", "localhost"), {"nameserver": "127.0.0.1:53"}, id="a name server"),
         pytest.param(HaproxyNode("a", "localhost"), {"nameserver": "resolv.conf"}, id="resolv.conf"),
     ],
 )
 def test_what_is_rendered_is_valid_without_warnings(
-    haproxy: Binary, tmp_path: Path, node: HaproxyNode, options: dict[str, str], simple: bool
+    haproxy: Binary, tmp_path: Path, node: HaproxyNode, options: dict[str, Any], simple: bool
 ) -> None:
     nodes = [HaproxyNode("usual", "10.0.0.1"), node]
     file = tmp_path / "haproxy.cfg"
-    file.write_text(render(nodes, Options(simple=simple, **options)))  # type: ignore[arg-type]  # rows hold strings only
+    file.write_text(render(nodes, Options(simple=simple, **options)))
     assert check(haproxy, file) == (0, "")
 
 
