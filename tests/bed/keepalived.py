@@ -1,6 +1,6 @@
 """keepalived on hosts of the network, with our configuration, and who has the virtual address when.
 
-keepalived = Keepalived(host, folder, "http://10.99.0.1:8008")
+keepalived = Keepalived(host, folder, configuration("http://10.99.0.1:8008"))
 keepalived.start()
 with Holders(network.hosts) as holders:
     holders.wait(["pg1"])
@@ -29,13 +29,7 @@ CONFIGURATION = ROOT / "keepalived" / "keepalived.conf"
 INSTALL = "apt-get install -y --no-install-recommends keepalived"
 VIRTUAL = f"{SUBNET}.100"
 LOOK_EVERY = 0.02  # seconds
-# What a reader has to change, and the user: nobody else may be able to read the Python of a test. keepalived
-# looks at who may write to a root's script, so that is env.
-CHANGED = {
-    "/opt/healthagent/bin/healthagent": f"/usr/bin/env {sys.executable} -m healthagent",
-    "script_user healthagent": "script_user root",
-    "10.0.0.100/24": f"{VIRTUAL}/24",
-}
+AGENT_PROGRAM = f"{sys.executable} -m healthagent"
 
 
 def program() -> str:
@@ -45,10 +39,18 @@ def program() -> str:
     return found
 
 
-def configuration(url: str) -> str:
-    """Our file for the agent at `url`."""
+def configuration(url: str, user: str = "root", agent: str = AGENT_PROGRAM) -> str:
+    """Our file for the agent at `url`, changed as a reader has to.
+
+    Asked as root, unless another `user` is wanted: nobody else may be able to read the Python of a test.
+    """
     text = CONFIGURATION.read_text()
-    for words, instead in {**CHANGED, "http://127.0.0.1:8008": url}.items():
+    for words, instead in {
+        "--reuid=healthagent --regid=healthagent": f"--reuid={user} --regid={user}",
+        "/opt/healthagent/bin/healthagent": agent,
+        "10.0.0.100/24": f"{VIRTUAL}/24",
+        "http://127.0.0.1:8008": url,
+    }.items():
         assert words in text, f"{CONFIGURATION} has no {words!r}"
         text = text.replace(words, instead)
     return text
@@ -57,10 +59,10 @@ def configuration(url: str) -> str:
 class Keepalived:
     """One keepalived, to be started and ended as often as one likes."""
 
-    def __init__(self, host: Host, folder: Path, url: str) -> None:
+    def __init__(self, host: Host, folder: Path, text: str) -> None:
         self.log_file = folder / f"keepalived-{host.name}.log"
         file = folder / f"keepalived-{host.name}.conf"
-        file.write_text(configuration(url))
+        file.write_text(text)
         self._vrrp_pid = folder / f"keepalived-{host.name}.pid"
         self._command = [
             *host.prefix,

@@ -11,7 +11,7 @@ import pytest
 from healthagent.clock import boottime
 from healthagent.demo.binaries import Binaries, environment
 from healthagent.demo.postgres import until
-from tests.bed.keepalived import VIRTUAL, Holders, Keepalived, configuration, program
+from tests.bed.keepalived import CONFIGURATION, VIRTUAL, Holders, Keepalived, configuration
 from tests.bed.network import Host, Network
 from tests.bed.site import PORT, Site
 
@@ -37,7 +37,7 @@ def start(site: Site, tmp_path: Path) -> Iterator[Start]:
             hosts = [site.network[name] for name in site.data()]
             found = {}
             for host in hosts:
-                one = Keepalived(host, tmp_path, f"http://{host.address}:{PORT}")
+                one = Keepalived(host, tmp_path, configuration(f"http://{host.address}:{PORT}"))
                 stack.callback(one.stop)
                 one.start()
                 found[host.name] = one
@@ -82,13 +82,91 @@ def hardware(host: Host) -> str:
     ).stdout.strip()
 
 
-def test_keepalived_understands_every_line(tmp_path: Path) -> None:
-    file = tmp_path / "keepalived.conf"
-    file.write_text(configuration("http://127.0.0.1:8008"))
-    with Network(["pg1"]) as network:  # which has the interface that it names
-        command = [*network["pg1"].prefix, program(), "-t", "-f", str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+AGENT = "http://127.0.0.1:8008"
+SETPRIV = "/usr/bin/setpriv --reuid=root --regid=root --clear-groups --no-new-privs "  # for a test
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Host]:
+    """A host without neighbours, with the interface that the configuration names."""
+    with Network(["pg1"]) as network:
+        yield network["pg1"]
+
+
+def complaints(host: Host, folder: Path, text: str) -> tuple[int, str]:
+    """What restart.conf looks at before a start and a reload."""
+    file = folder / "keepalived.conf"
+    file.write_text(text)
+    unit = (CONFIGURATION.parent / "restart.conf").read_text()
+    (before, reload) = re.findall(r"^Exec(?:StartPre|Reload)=(.*keepalived .*)$", unit, re.MULTILINE)
+    assert before == reload
+    command = before.replace("$DAEMON_ARGS", f"-f {file}").split()
+    done = subprocess.run([*host.prefix, *command], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_keepalived_understands_every_line(alone: Host, tmp_path: Path) -> None:
+    assert complaints(alone, tmp_path, configuration(AGENT)) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        pytest.param("script_user root", "script_user no-such-user", id="no user"),
+        pytest.param('script "/usr/bin/setpriv', 'script "/usr/bin/no-such-program', id="no program"),
+        pytest.param("        primary\n", "        primery\n", id="another script"),
+        pytest.param("    init_fail\n", "    init_fial\n", id="a mistyped word"),
+    ],
+)
+def test_a_file_that_keepalived_would_use_in_part_is_not_started_with(
+    alone: Host, tmp_path: Path, words: str, instead: str
+) -> None:
+    text = configuration(AGENT)
+    assert text.count(words) == 1
+    code, said = complaints(alone, tmp_path, text.replace(words, instead))
+    assert code != 0, said
+    assert said
+
+
+@pytest.mark.parametrize(
+    ("user", "agent", "permits"),
+    [
+        pytest.param("root", "/usr/bin/true", True, id="all is there"),
+        pytest.param("no-such-user", "/usr/bin/true", False, id="no user"),
+        pytest.param("root", "/no/such/healthagent", False, id="no program"),
+        pytest.param("root", "/etc/passwd", False, id="no program but a file"),
+    ],
+)
+def test_what_cannot_be_asked_does_not_permit(
+    alone: Host, tmp_path: Path, user: str, agent: str, permits: bool
+) -> None:
+    """With a script that it finds missing itself keepalived would take the address: see the next test."""
+    assert holds(alone, tmp_path, configuration(AGENT, user, agent)) == permits
+
+
+def test_without_setpriv_it_would(alone: Host, tmp_path: Path) -> None:
+    """Why it is there; when a keepalived has mended that, this fails, and the page may say so."""
+    text = configuration(AGENT, agent="/no/such/healthagent").replace(SETPRIV, "")
+    assert holds(alone, tmp_path, text)
+
+
+def holds(host: Host, folder: Path, text: str) -> bool:
+    """Whether a keepalived with nobody beside it takes the address, once it could have."""
+    one = Keepalived(host, folder, text)
+    with Holders([host]) as holders:
+        one.start()
+        try:
+            until(
+                lambda: re.search(r"Entering BACKUP|\(primary\) failed", one.log()) is not None,
+                20.0,
+                "a word",
+            )
+            since = boottime()
+            later = CHECKED + ELECTION
+            until(lambda: holders.now() == ["pg1"] or boottime() - since > later, 60.0, "an election")
+            return holders.now() == ["pg1"]
+        finally:
+            one.stop()
 
 
 def test_it_follows_the_primary(site: Site, start: Start, binaries: Binaries) -> None:
