@@ -1,4 +1,6 @@
 # Two stages: compilers and pip stay in the first, the second holds an interpreter and the program.
+# BASE_IMAGE is the ground of both. It needs a shell with cp, chmod and mkdir, and as python3 a Python of 3.11 or later with venv,
+# and with ensurepip or a pip of 22.3 or later (an image of plain Debian: apt-get install python3-venv python3-pip).
 ARG BASE_IMAGE=python:3.12-slim
 
 FROM ${BASE_IMAGE} AS build
@@ -37,6 +39,8 @@ USER 65532:65532
 EXPOSE 8008 8009
 # the root may be read-only; state belongs on a volume at /var/lib/healthagent
 VOLUME ["/var/lib/healthagent"]
+# asks 127.0.0.1:8008, or where HEALTHAGENT_LISTEN says. With a file (`run -c FILE`) that has another port, or TLS, name the file
+# in HEALTHAGENT_CONFIG as well, which `run` reads without -c too: the check knows nothing of the arguments of `run`
 HEALTHCHECK --interval=10s --timeout=4s --start-period=10s --retries=3 CMD ["healthagent", "check", "liveness"]
 ENTRYPOINT ["healthagent"]
 CMD ["run"]

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from healthagent.peers.exchange import (
+    CERTIFIED,
     REMEMBERED,
     SENDERS,
     WINDOW,
@@ -111,6 +112,14 @@ def test_another_secret(there: Agent) -> None:
         there.reads(stranger.asks(there, 1.0))
     there.exchange.change_secret(stranger.secret)
     assert there.reads(stranger.asks(there, 2.0)) is None
+
+
+def test_an_unsigned_message_is_told_what_is_configured_here(here: Agent, there: Agent) -> None:
+    body, _ = here.asks(there, 1.0)
+    for secret, configured in ((there.secret, "peer.secret"), (CERTIFIED, "tls.client_ca")):
+        there.exchange.change_secret(secret)
+        with pytest.raises(Forged, match=f"not signed, but {configured} is configured here"):
+            there.exchange.receive(body, None)
 
 
 def test_a_signed_body_that_is_no_message(there: Agent) -> None:

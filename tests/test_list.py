@@ -80,6 +80,14 @@ def test_no_healthagent_there(body: bytes, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == f"unreachable: {url}: no healthagent of this version there\n"
 
 
+def test_why_it_may_not_ask(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = response(403, b'{"error": "this address is not in checks.allow"}')
+    with answering({"/status": refused, "/cluster": refused}) as url:
+        assert listed("--url", url) == 3
+    said = f"unreachable: {url}: it answered 403: this address is not in checks.allow\n"
+    assert capsys.readouterr().err == said
+
+
 def test_nobody_there_and_a_malformed_url(capsys: pytest.CaptureFixture[str]) -> None:
     with answering({}) as url:
         pass

@@ -72,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"{printable(body.get('error', 'bad request'))}\n")
         return USAGE
     if reply.status not in (200, 503):
-        sys.stderr.write(f"unreachable: {url}: no healthagent there, it answered {reply.status}\n")
+        why = reply.refusal or f"no healthagent there, it answered {reply.status}"
+        sys.stderr.write(f"unreachable: {url}: {why}\n")
         return UNREACHABLE
     said = f"{verdict.get('reason')}: {verdict.get('detail')}" if isinstance(verdict, dict) else reply.status
     sys.stdout.write(f"{printable(said)}\n")

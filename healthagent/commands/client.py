@@ -45,6 +45,13 @@ class Reply:
         except ValueError:
             return None
 
+    @property
+    def refusal(self) -> str | None:
+        """Why an agent did not answer the question, in its words; None when it did, or is no agent."""
+        body = self.json
+        error = body.get("error") if isinstance(body, dict) else None
+        return f"it answered {self.status}: {printable(error)}" if isinstance(error, str) else None
+
 
 def agent_url(given: str | None, config: str | None = None) -> str:
     """The agent to ask: --url, else the address in the configuration or the environment, else loopback."""

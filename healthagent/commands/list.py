@@ -61,8 +61,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def rows_of(url: str) -> list[Row]:
     """Every member as the agent at `url` sees it, itself included."""
+    status, cluster = ask(url, "/status"), ask(url, "/cluster")
+    refused = status.refusal or cluster.refusal
+    if refused is not None:  # such as a caller that is not in checks.allow
+        raise Unreachable(f"{url}: {refused}")
     try:
-        return _rows(ask(url, "/status").json, ask(url, "/cluster").json)
+        return _rows(status.json, cluster.json)
     except (KeyError, TypeError):  # another server's JSON, or none
         raise Unreachable(f"{url}: no healthagent of this version there") from None
 

@@ -145,7 +145,8 @@ class Exchange:
         Raises Forged, Replayed, Overtaken, or Misunderstood for what is signed and no message.
         """
         if signature is None:
-            raise Forged("the message is not signed, but a secret is configured here")
+            signing = "tls.client_ca" if self._secret == CERTIFIED else "peer.secret"
+            raise Forged(f"the message is not signed, but {signing} is configured here")
         if not hmac.compare_digest(self._sign(body).encode(), signature.encode("utf-8", "replace")):
             raise Forged("the signature is wrong: another secret, or another sender")
         message = decode(body)
