@@ -164,6 +164,14 @@ async def test_what_is_known_is_said_while_pgpool_is_away(
     ]
 
 
+def test_a_stranger_ends_the_bridge_while_pgpool_is_away(agents: dict[str, str], tmp_path: Path) -> None:
+    options = [f"--agent={name}={agents[name]}" for name in ("pg1", "stranger")]
+    options += ["--backend=pg1=0", "--backend=stranger=1", f"--pcp-socket-dir={tmp_path}", "--timeout=5s"]
+    for known in ((), ("--cluster=main",)):
+        done = ran("pgpool-sync", "--once", *options, *known)
+        assert (done.returncode, "'other'" in done.stderr) == (2, True), done.stderr
+
+
 async def test_another_pgpool_than_was_meant_is_not_asked(
     agents: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -96,7 +96,7 @@ class Bridge:
         if fresh:
             self._agents, problems = assign(self._settings, seen.backends)
             problems += witnesses(self._agents, seen.answers)
-        if fresh or self._cluster is None:
+        if fresh or self._cluster is None or self.counts.polls == 1:
             problems += answered_wrongly(self._cluster, seen.answers)
         if problems:
             raise BadInput(problems)

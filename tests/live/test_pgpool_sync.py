@@ -283,10 +283,12 @@ def test_bad_input_is_refused_with_every_problem(pair: Bed) -> None:
     pair.stand_ins["pg1"].cluster = "other"
     pair.stand_ins["pg2"].name = "pg7"
     options = [option for option in pair.options() if not option.startswith("--backend")]
-    for how in ((), ("--once",)):
-        refused = ran("pgpool-sync", *how, *options, "--backend=pg1=0", "--backend=pg2=5", "--cluster=main")
+    unknown = "pgpool_sync.backends.nope: no agent has this name (there are pg1, pg2)"
+    for how in ((), ("--once",), ("--backend=nope=1",)):
+        refused = ran("pgpool-sync", *options, "--backend=pg1=0", "--backend=pg2=5", "--cluster=main", *how)
         assert refused.returncode == 2
         assert refused.stderr.splitlines() == [
+            *([unknown] if "--backend=nope=1" in how else ()),
             "pgpool_sync.backends.pg2: pgpool has no backend 5, only 0 to 1",
             "pgpool_sync.agents.pg1: it belongs to the cluster 'other', not 'main'",
             "pgpool_sync.agents.pg2: it calls itself 'pg7', not 'pg2'",
