@@ -279,7 +279,7 @@ def blind(
     backend: str = "pg_primary",
     listener: str = "clients",
     rule: str = "",
-    port: int = 5432,
+    port: int | str = 5432,
     server: str = "check",
     second: str = "check",
 ) -> bool:
@@ -299,7 +299,10 @@ def blind(
             (name, True)
             for name in ("pg_primary", "primary", "master_postgresql", "pgmaster", "postgres-leader")
         ),
-        *((name, True) for name in ("PgPrimary", "db_write", "writers", "read-write", "pg_rw", "masterdb")),
+        *(
+            (name, True)
+            for name in ("PgPrimary", "db_write", "writers", "read-write", "pg_rw", "pg_write_pool")
+        ),
         *((name, False) for name in ("pg_any", "postgres", "pg_replica", "pg_ro", "reads", "pg_read_only")),
         *(
             (name, False)
@@ -339,6 +342,13 @@ def test_a_listener_that_leads_to_several_backends_says_nothing() -> None:
             {"port": 6432, "server": "check port 8008", "second": "check port 8008"},
             True,
             id="poolers on nodes",
+        ),
+        pytest.param({"port": "${PORT}"}, True, id="a port that is not known, PostgreSQL by its name"),
+        pytest.param({"port": "${PORT}", "backend": "master"}, False, id="a port that is not known"),
+        pytest.param(
+            {"rule": "server-template t 3 primary.pg.service:5432 check"},
+            False,
+            id="a name service that may know",
         ),
         pytest.param({"server": "", "second": ""}, True, id="no check at all"),
         pytest.param(

@@ -25,10 +25,11 @@ _AFTER = r"(?:$|[^a-z]|db|pg|postgres|node|server|backend)"
 _WRITES = re.compile(
     rf"{_BEFORE}(?:primary|primaries|masters?|leaders?|writ(?:e|es|er|ers|able)|rw|readwrite){_AFTER}"
 )
+_POSTGRES = re.compile(r"(?:^|[^a-z])(?:pg|psql|postgres|patroni)")
 _OTHERS = re.compile(  # reads too, or no PostgreSQL of its own
     r"replica|standby|slave|secondar|follower|read[-_.]?only"
     rf"|{_BEFORE}(?:ro|reads?(?![-_.]?writ)|readers?){_AFTER}"
-    r"|bouncer|pool|pgcat|odyssey|agroal|proxy|multi[-_.]?master|bdr|cockroach|yugabyte"
+    r"|bouncer|pgpool|pooler|pgcat|odyssey|agroal|proxy|multi[-_.]?master|bdr|cockroach|yugabyte"
 )
 _FIX = "use `option httpchk OPTIONS /primary` (or /replica) with `check port 8008`"
 
@@ -76,10 +77,11 @@ def _asks_for_every_role(topology: Topology, proxy: Proxy) -> Iterator[Finding]:
 
 def _only_connects(topology: Topology, proxy: Proxy) -> Iterator[Finding]:
     writes = _writes(topology, proxy)
-    asks_agents = all(_is_postgres(server) for server in proxy.servers) and any(
+    asks_agents = _is_postgres(proxy) and any(
         server.settings.get("port") == AGENT_PORT for server in proxy.servers
     )
-    if not (writes or asks_agents):
+    by_dns = any(server.template for server in proxy.servers)  # the name may be that of the primary only
+    if not (asks_agents or (writes and not by_dns)):
         return
     server = next((one for one in proxy.servers if "check" in one.settings), proxy.servers[0])
     what = "is checked by a connect alone, without `option httpchk`"
@@ -104,7 +106,7 @@ def _can_be_chosen(server: Server) -> bool:
 
 def _writes(topology: Topology, proxy: Proxy) -> bool:
     """Say whether its name, or that of a listener that leads nowhere else, says that it takes writes."""
-    if not all(_is_postgres(server) for server in proxy.servers):
+    if not _is_postgres(proxy):
         return False
     own = _words(proxy.name)
     if _OTHERS.search(own):
@@ -120,7 +122,13 @@ def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
-def _is_postgres(server: Server) -> bool:
+def _is_postgres(proxy: Proxy) -> bool:
+    """Say whether its servers are PostgreSQL, by their ports, or by its name where those are unknown."""
+    named = _POSTGRES.search(proxy.name.lower()) is not None
+    return all(named if server.port is None else _postgres_port(server) for server in proxy.servers)
+
+
+def _postgres_port(server: Server) -> bool:
     """Say whether its port is one of PostgreSQL's, or a pooler's on a node whose agent is asked."""
     if server.port == POOLER_PORT:
         return server.settings.get("port", str(POOLER_PORT)) != str(POOLER_PORT)
