@@ -8,7 +8,7 @@ leave a mark in the headers, and are believed with the token only.
 import hmac
 import ipaddress
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Annotated, Literal, TypeVar
 
@@ -42,7 +42,7 @@ class MaintenanceAsked(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OverrideAsked(Struct, frozen=True, forbid_unknown_fields=True):
-    """One of clear, primary and end."""
+    """Exactly one of clear, primary and end."""
 
     clear: bool = False  # forget that a newer timeline was served, and an unresolved conflict, on this node
     primary: Literal["on", "off"] | None = None  # the verdict on /primary for so many seconds
@@ -58,6 +58,7 @@ class Control:
     def __init__(self, board: Board, clock: Callable[[], Instant], token: str | None, events: Events) -> None:
         self.board = board
         self.token = token
+        self.why_unsaved: Callable[[], Awaitable[str | None]] = _without_a_file
         self._clock = clock
         self._events = events
 
@@ -72,28 +73,29 @@ class Control:
         how_long = "until somebody ends it" if asked.seconds is None else f"for {asked.seconds:g} s"
         detail = how_long if asked.on else ""
         self._tell(Kind.MAINTENANCE, "on" if asked.on else "off", detail, who, why, request)
-        return Answer(HTTPStatus.OK, msgspec.json.encode({"on": asked.on, "seconds": asked.seconds}))
+        return await self._done(on=asked.on, seconds=asked.seconds)
 
     async def override(self, request: BaseRequest) -> Answer:
         """POST /override {"clear": true}, {"primary": "on", "seconds": 300, "why": "x"} or {"end": true}."""
         asked = await self._asked(request, OverrideAsked)
         if isinstance(asked, Answer):
             return asked
+        if [asked.clear, asked.primary is not None, asked.end].count(True) != 1:
+            return refusal(HTTPStatus.BAD_REQUEST, "body: want exactly one of clear, primary and end")
         if asked.primary is not None:
-            return self._force(asked, request)
+            return await self._force(asked, request)
         now, who, why = self._clock(), _line(asked.who), _line(asked.why)
         if asked.end:
             ended = self.board.memory.override is not None
             self.board.force(None, now)
             self._tell(Kind.OVERRIDE, "end", "" if ended else "there was none", who, why, request)
-            return Answer(HTTPStatus.OK, msgspec.json.encode({"ended": ended}))
-        cleared = self.board.forgive(now) if asked.clear else []
-        if asked.clear:
-            what = f"cleared {', '.join(cleared)}" if cleared else "there was nothing to clear"
-            self._tell(Kind.OVERRIDE, "clear", what, who, why, request)
-        return Answer(HTTPStatus.OK, msgspec.json.encode({"cleared": cleared}))
+            return await self._done(ended=ended)
+        cleared = self.board.forgive(now)
+        what = f"cleared {', '.join(cleared)}" if cleared else "there was nothing to clear"
+        self._tell(Kind.OVERRIDE, "clear", what, who, why, request)
+        return await self._done(cleared=cleared)
 
-    def _force(self, asked: OverrideAsked, request: BaseRequest) -> Answer:
+    async def _force(self, asked: OverrideAsked, request: BaseRequest) -> Answer:
         now, on, board = self._clock(), asked.primary == "on", self.board
         if asked.seconds is None or (on and asked.seconds > LONGEST_ON):
             most = f" of at most {LONGEST_ON:g}" if on else ""
@@ -109,9 +111,13 @@ class Control:
             return refusal(HTTPStatus.CONFLICT, why_not)
         board.force(Override(on, now, now + asked.seconds, timeline, who, why), now)
         self._tell(Kind.OVERRIDE, f"primary {asked.primary}", f"for {asked.seconds:g} s", who, why, request)
-        return Answer(
-            HTTPStatus.OK, msgspec.json.encode({"primary": asked.primary, "seconds": asked.seconds})
-        )
+        return await self._done(primary=asked.primary, seconds=asked.seconds)
+
+    async def _done(self, **said: object) -> Answer:
+        """It is in force already; whoever asked may also rely on it after a restart, or is told why not."""
+        why_not = await self.why_unsaved()
+        more = {} if why_not is None else {"not_saved": f"in force, but a restart would forget it: {why_not}"}
+        return Answer(HTTPStatus.OK, msgspec.json.encode({**said, **more}))
 
     def _tell(self, kind: Kind, what: str, detail: str, who: str, why: str, request: BaseRequest) -> None:
         """In the log and the events: what was done, who says that it was them, and from where."""
@@ -158,6 +164,10 @@ class Control:
     def _has_token(self, request: BaseRequest) -> bool:
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         return self.token is not None and hmac.compare_digest(given, f"Bearer {self.token}".encode())
+
+
+async def _without_a_file() -> str | None:
+    return "state_dir is null"
 
 
 def _line(text: str) -> str:

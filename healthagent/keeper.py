@@ -19,6 +19,7 @@ from healthagent.statefile import StateError, Stored, Switch, save, stored_of
 
 log = logging.getLogger(__name__)
 MOST_SWITCHES = 100
+PROMPT = 1.0  # seconds in which a disk that is well has written the file
 AGAIN_AFTER = 1.0  # seconds, after a write that failed
 LOOK_EVERY = 0.05  # seconds: the first 200 of a timeline waits for this, then for the disk
 
@@ -51,6 +52,7 @@ class Keeper:
         self._clock = clock
         self._stored = stored
         self._writing = asyncio.Lock()  # the last write, at the end, may meet one that is under way
+        self._written = asyncio.Event()  # set for who waits at that moment only
         self._timeline: int | None = None
         self._lsn = 0
 
@@ -97,6 +99,16 @@ class Keeper:
                 if self.error is not None:
                     await asyncio.sleep(AGAIN_AFTER)
 
+    async def why_unsaved(self) -> str | None:
+        """Wait a moment until all that must survive a restart is in the file; why it is not by then."""
+        try:
+            async with asyncio.timeout(PROMPT):
+                while self._wanted(self._clock()) is not None:
+                    await self._written.wait()
+        except TimeoutError:
+            return self.error or f"the disk of {self._directory} has not answered for {PROMPT:g} s"
+        return None
+
     async def save_now(self) -> None:
         """Write the state file once; the error is remembered, not raised."""
         async with self._writing:
@@ -114,6 +126,8 @@ class Keeper:
         self.error = None
         self._stored = wanted
         self.board.saved(memory, self._clock())
+        self._written.set()
+        self._written.clear()
 
     def _memory(self, now: Instant) -> Memory:
         """The board's memory, and the timeline that waits only for this before its first 200."""

@@ -26,7 +26,8 @@ JSON = "Content-Type: application/json\r\n"
 class Desk:
     """A surface with control, on loopback and on a Unix socket."""
 
-    def __init__(self, made: Board, events: Events, port: int, path: Path) -> None:
+    def __init__(self, made: Board, events: Events, control: Control, port: int, path: Path) -> None:
+        self.control = control
         self.board = made
         self.events = events
         self.port = port
@@ -56,16 +57,22 @@ class FromElsewhere(Control):
         return self._has_token(request)
 
 
+async def saved() -> str | None:
+    """As a disk that is well."""
+    return None
+
+
 @pytest.fixture(params=[Control])
 async def desk(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
     made = board(PRIMARY)
     surface = Surface(Answers(made), lambda: START, 100, asyncio.get_running_loop())
     events = Events()
     control = request.param(made, lambda: START, TOKEN, events)
+    control.why_unsaved = saved
     surface.posts |= {"/maintenance": control.maintenance, "/override": control.override}
     [port] = await surface.listen("127.0.0.1", 0)
     await surface.listen_unix(tmp_path / "control")
-    yield Desk(made, events, port, tmp_path / "control")
+    yield Desk(made, events, control, port, tmp_path / "control")
     await surface.close()
 
 
@@ -91,7 +98,6 @@ async def test_override_says_what_it_cleared(desk: Desk) -> None:
     assert await desk.post("/override", {"clear": True}) == (200, {"cleared": []})
     desk.board.memory = replace(desk.board.memory, high_water={SYSTEM: 4})
     assert desk.board.primary(START).reason == "stale_timeline"
-    assert await desk.post("/override", {"clear": False}) == (200, {"cleared": []})
     assert await desk.post("/override", {"clear": True}) == (200, {"cleared": ["stale_timeline"]})
     assert [(event.reason, event.detail) for event in desk.events.newest(9)] == [
         ("clear", "there was nothing to clear"),
@@ -105,7 +111,8 @@ async def test_a_verdict_is_forced_and_left_to_the_rules_again(
 ) -> None:
     off = {"primary": "off", "seconds": 60, "who": "alice", "why": "a\nlong\x1b[31m story"}
     assert await desk.post("/override", off) == (200, {"primary": "off", "seconds": 60.0})
-    assert desk.board.primary(START).detail == "alice (a long [31m story) took writes away from this node"
+    said = "alice (a long [31m story) took writes away from this node, for another 60 s"
+    assert desk.board.primary(START).detail == said
     assert await desk.post("/override", {"end": True}) == (200, {"ended": True})
     assert desk.board.primary(START).reason == "primary"
     assert await desk.post("/override", {"end": True}) == (200, {"ended": False})
@@ -123,9 +130,17 @@ async def test_a_verdict_is_forced_and_left_to_the_rules_again(
     assert "override primary on by the control socket: for 3600 s (fire)" in caplog.text
 
 
+ONE = "want exactly one of clear, primary and end"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
+        pytest.param({}, 400, ONE, id="nothing"),
+        pytest.param({"clear": False}, 400, ONE, id="nothing, in more words"),
+        pytest.param({"clear": True, "end": True}, 400, ONE, id="clear and end"),
+        pytest.param({"clear": True, "primary": "off", "seconds": 60}, 400, ONE, id="clear and off"),
+        pytest.param({"end": True, "primary": "off", "seconds": 60}, 400, ONE, id="end and off"),
         pytest.param({"primary": "on", "seconds": 3601, "why": "x"}, 400, "at most 3600", id="on: too long"),
         pytest.param({"primary": "on", "why": "x"}, 400, "at most 3600", id="on: without an end"),
         pytest.param({"primary": "on", "seconds": 60}, 400, "why: ", id="on: without a reason"),
@@ -140,6 +155,32 @@ async def test_an_override_that_is_not_taken(desk: Desk, body: object, status: i
     assert got == status
     assert said in answer["error"]
     assert desk.board.memory.override is None
+    assert desk.events.newest(9) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/maintenance", {"on": True}),
+        ("/override", {"clear": True}),
+        ("/override", {"end": True}),
+        ("/override", {"primary": "off", "seconds": 60}),
+    ],
+)
+async def test_what_is_not_on_disk_is_said(desk: Desk, path: str, body: object) -> None:
+    async def not_saved() -> str | None:
+        return "the disk is full"
+
+    desk.control.why_unsaved = not_saved
+    status, said = await desk.post(path, body)
+    assert (status, said["not_saved"]) == (200, "in force, but a restart would forget it: the disk is full")
+    desk.control.why_unsaved = saved
+    status, said = await desk.post(path, body)
+    assert (status, "not_saved" in said) == (200, False)
+
+
+async def test_without_a_state_dir_nothing_is_on_disk() -> None:
+    assert await Control(board(PRIMARY), lambda: START, None, Events()).why_unsaved() == "state_dir is null"
 
 
 async def test_a_replica_is_not_forced_on(desk: Desk) -> None:

@@ -210,7 +210,8 @@ def test_on_another_timeline_it_permits_nothing() -> None:
 def test_off_takes_away_a_permission_and_leaves_every_other_reason() -> None:
     found = decide_primary(with_override(view(), OFF), DEFAULT)
     assert (found.ok, found.reason) == (False, Reason.FORCED_OFF)
-    assert found.detail == "bob took writes away from this node"
+    left = f"{OFF.until - NOW:.0f}"
+    assert found.detail == f"bob took writes away from this node, for another {left} s"
     stale = view(remembered=memory(high_water={SYSTEM: 2}))
     assert decide_primary(with_override(stale, OFF), DEFAULT).reason == "stale_timeline"
 

@@ -9,7 +9,7 @@ waited for, and this node first stops yielding for so long that nobody can still
 
 from healthagent.core.evidence import decide_running
 from healthagent.core.members import heard, last_round
-from healthagent.core.model import Reason, Role, Verdict
+from healthagent.core.model import Instant, Reason, Role, Verdict
 from healthagent.core.view import Override, Policy, View
 
 
@@ -55,8 +55,9 @@ def objection(view: View, policy: Policy) -> str | None:
     )
 
 
-def forced_off(override: Override) -> Verdict:
-    return Verdict(False, Reason.FORCED_OFF, f"{override.said} took writes away from this node")
+def forced_off(override: Override, now: Instant) -> Verdict:
+    detail = f"{override.said} took writes away from this node, for another {override.until - now:.0f} s"
+    return Verdict(False, Reason.FORCED_OFF, detail)
 
 
 def forced_on(override: Override) -> Verdict:

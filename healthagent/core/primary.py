@@ -28,7 +28,7 @@ def decide_primary(view: View, policy: Policy) -> Verdict:
     verdict, override = decide_by_rules(view, policy), override_of(view)
     if override is None or verdict.ok is override.on:
         return verdict
-    return _force(override, verdict, view, policy) if override.on else forced_off(override)
+    return _force(override, verdict, view, policy) if override.on else forced_off(override, view.now)
 
 
 def _force(override: Override, verdict: Verdict, view: View, policy: Policy) -> Verdict:

@@ -76,6 +76,8 @@ class Parts:
         self._build_probe(notifier, looked)
         token = settings.control.token
         self.control = Control(self.board, boottime, token.reveal() if token else None, self.events)
+        if self.keeper is not None:
+            self.control.why_unsaved = self.keeper.why_unsaved
         self.fence = Fence(self.board, settings.fence, boottime, self.events, self.client.answering)
         self.callers = Callers(settings.checks.allow)
         self.tls_files = TlsFiles(lambda: self.settings, self._take_tls)

@@ -33,7 +33,7 @@ def components() -> Json:
 
 
 def _override(fields: dict[str, Json]) -> Json:
-    """The three things that one may ask for, each with what it needs."""
+    """The things of which one may ask for one, each with what it needs."""
 
     def one(required: list[str], **narrower: Json) -> Json:
         return {
@@ -46,16 +46,26 @@ def _override(fields: dict[str, Json]) -> Json:
     longest: Json = {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST}
     longest_on: Json = {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_ON}
     said: Json = {**fields["why"], "minLength": 1, "pattern": "[A-Za-z0-9]"}
+    yes: Json = {"const": True}
+    no: Json = {"const": False}
     return {
         "anyOf": [
-            {"title": "Clear or end", **one([], primary=NULL)},
+            {"title": "Clear", **one(["clear"], clear=yes, primary=NULL, end=no)},
+            {"title": "End", **one(["end"], clear=no, primary=NULL, end=yes)},
             {
                 "title": "Refuse for a while",
-                **one(["primary", "seconds"], primary={"const": "off"}, seconds=longest),
+                **one(["primary", "seconds"], clear=no, primary={"const": "off"}, end=no, seconds=longest),
             },
             {
                 "title": "Permit for a while",
-                **one(["primary", "seconds", "why"], primary={"const": "on"}, seconds=longest_on, why=said),
+                **one(
+                    ["primary", "seconds", "why"],
+                    clear=no,
+                    primary={"const": "on"},
+                    end=no,
+                    seconds=longest_on,
+                    why=said,
+                ),
             },
         ]
     }
@@ -97,6 +107,7 @@ FLAG: Json = {"type": "boolean"}
 NUMBER: Json = {"type": "number"}
 WHOLE: Json = {"type": "integer"}
 NULL: Json = {"type": "null"}
+NOT_SAVED: Json = {**TEXT, "description": "It is in force, and not yet in the state file: why."}
 
 
 def _or_null(schema: Json) -> Json:
@@ -167,12 +178,18 @@ def _schemas() -> Json:
             "on seconds",
             on=FLAG,
             seconds=_or_null({"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST}),
+            not_saved=NOT_SAVED,
         ),
         "OverrideDone": {
             "anyOf": [
-                _object("cleared", cleared=_list(TEXT)),
-                _object("ended", ended=FLAG),
-                _object("primary seconds", primary={"enum": ["on", "off"]}, seconds=NUMBER),
+                _object("cleared", cleared=_list(TEXT), not_saved=NOT_SAVED),
+                _object("ended", ended=FLAG, not_saved=NOT_SAVED),
+                _object(
+                    "primary seconds",
+                    primary={"enum": ["on", "off"]},
+                    seconds=NUMBER,
+                    not_saved=NOT_SAVED,
+                ),
             ]
         },
         "Error": _object("error", error=TEXT, paths=_list(TEXT)),

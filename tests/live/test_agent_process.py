@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -261,9 +262,9 @@ def test_maintenance_for_a_while_ends_by_itself_across_a_restart(tmp_path: Path,
     with Agent(tmp_path, postgres) as agent:
         agent.wait_for("/primary", 200)
         began = time.monotonic()
-        assert agent.post("/maintenance", {"on": True, "seconds": 8}).status == 200
+        assert agent.post("/maintenance", {"on": True, "seconds": 8}).json == {"on": True, "seconds": 8.0}
+        assert '"maintenance":{' in (agent.state_dir / "state.json").read_text().replace(" ", "")
         agent.wait_for("/primary", 503, "maintenance")
-        until(lambda: "maintenance" in (agent.state_dir / "state.json").read_text(), 5, "it is on disk")
         agent.kill()
         agent.start()
         if time.monotonic() - began < 7:
@@ -271,6 +272,19 @@ def test_maintenance_for_a_while_ends_by_itself_across_a_restart(tmp_path: Path,
         agent.wait_for("/primary", 200)
         assert 8 <= time.monotonic() - began < 10 + BUSY
         assert agent.status()["maintenance"] is None
+
+
+def test_maintenance_that_no_disk_has_taken_is_in_force_and_says_so(tmp_path: Path, postgres: Node) -> None:
+    with Agent(tmp_path, postgres, settings={"state_dir": "/proc/self/fdinfo"}) as agent:
+        agent.wait_for("/primary", 503, "state_unsaved")
+        with ThreadPoolExecutor() as beside:
+            asked = beside.submit(agent.post, "/maintenance", {"on": True})
+            agent.wait_for("/primary", 503, "maintenance")  # nobody else waits for the disk
+            told = asked.result()
+        assert told.status == 200
+        assert told.json["not_saved"].startswith(
+            "in force, but a restart would forget it: /proc/self/fdinfo/state"
+        )
 
 
 def test_a_promotion_shows_its_timeline_at_once_and_in_the_history(
