@@ -7,12 +7,9 @@ from healthagent.config import Settings
 from healthagent.core.model import LagLimit
 from healthagent.core.view import Policy
 
-ROUND_MAX_AGE = 2.5  # seconds: the last round of questions to the peers, at the default intervals
-
 
 def policy_of(settings: Settings) -> Policy:
     """The rules' durations and choices."""
-    slowest = max(settings.peer.interval, settings.peer.timeout)
     return Policy(
         witness=settings.witness,
         max_age=settings.postgres.max_age,
@@ -24,8 +21,7 @@ def policy_of(settings: Settings) -> Policy:
         start_alone_after=settings.start_alone_after,
         takeover_after=settings.takeover_after,
         drain=settings.drain,
-        # a silent peer's calls end one time-out apart, and the machine may be busy
-        round_max_age=max(ROUND_MAX_AGE, 2.5 * slowest),
+        round_max_age=settings.round_max_age,
         peer_max_age=settings.peer.max_age,
         peer_interval=settings.peer.interval,
         peer_timeout=settings.peer.timeout,

@@ -148,15 +148,14 @@ def test_whatever_the_short_form_cannot_say_is_written_as_yaml() -> None:
     [
         pytest.param("DRIAN", "3s", "unknown setting (did you mean HEALTHAGENT_DRAIN?)", id="misspelled"),
         pytest.param("PORT", "8008", "unknown setting", id="port: no service link, and no setting"),
-        pytest.param(
-            "PEERS", "", "must not be empty: leave it out, or write null", id="empty is not no peers"
-        ),
+        pytest.param("DRAIN", "", "must not be empty: leave it out, or write null", id="empty"),
         pytest.param("PEERS", "pg2", "want NAME=URL,NAME=URL, got 'pg2'", id="peer without url"),
         pytest.param(
             "PEERS", "http://me:hunter2@pg2", "want NAME=URL,NAME=URL", id="a password is not repeated"
         ),
         pytest.param("PEERS", "[{name: a}]", "a.url: is missing", id="below a variable the entry is named"),
-        pytest.param("PEER_SECRET", "hunter2", "must have at least 16 characters", id="short secret"),
+        pytest.param("PEER_SECRET", "", "must not be empty", id="empty secret"),
+        pytest.param("CONTROL_TOKEN", "hunter2", "must have at least 16 characters", id="short token"),
         pytest.param("TAGS", "{a: [", "is no YAML: while parsing", id="open bracket"),
     ],
 )
@@ -182,15 +181,31 @@ def test_a_variable_of_others_is_left_alone(name: str, value: str) -> None:
     assert load(environment={name: value}).settings == Settings()
 
 
+TEST_BED = """\
+drain: 1s
+isolation_after: 1s
+start_alone_after: 1s
+takeover_after: 1s
+postgres: {interval: 200ms, timeout: 500ms, max_age: 1s}
+peer: {interval: 200ms, timeout: 500ms, max_age: 1s}
+peers: [{name: b, url: "http://b"}]
+"""
+
 # Both sides of the boundaries on which safety rests; the other side is in configs/.
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param("drain: 2001ms", id="drain just longer than peer.max_age"),
+        pytest.param("drain: 2s", id="drain as long as peer.max_age"),
+        pytest.param("drain: 15s", id="a drain longer than the default waits"),
         pytest.param("peer: {max_age: 1501ms}", id="peer.max_age just longer than a round"),
         pytest.param("postgres: {max_age: 1501ms}", id="postgres.max_age just longer than a poll"),
+        pytest.param("replica: {max_lag: 0, max_lag_time: 0s}", id="nothing may lag"),
+        pytest.param(
+            "isolation: demote\nisolation_after: 100ms\npeers: [{name: b, url: 'http://b'}]", id="isolation"
+        ),
+        pytest.param(TEST_BED, id="all of a second, as in a test bed"),
         pytest.param(
             "postgres: {max_age: 3s}\npeers: [{name: b, url: 'http://b'}]", id="as old as peers believe"
         ),
@@ -199,8 +214,67 @@ def test_a_variable_of_others_is_left_alone(name: str, value: str) -> None:
             "drain: 5s\npeer: {timeout: 1999ms, max_age: 4s}", id="a round just within the start gate"
         ),
         pytest.param("takeover_after: 3s\nstart_alone_after: 3s", id="takeover as long as the drain"),
-        pytest.param("isolation_after: 1501ms", id="isolation just longer than one lost answer"),
     ],
 )
 def test_allowed(tmp_path: Path, text: str) -> None:
     assert loaded(tmp_path, text).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "waits"),
+    [
+        pytest.param("", (10.0, 10.0), id="nothing"),
+        pytest.param("drain: 10s", (10.0, 10.0), id="a drain as long as the defaults"),
+        pytest.param("drain: 15s", (15.0, 15.0), id="a longer one"),
+        pytest.param("drain: 15s\ntakeover_after: 20s", (15.0, 20.0), id="one of the waits is given"),
+    ],
+)
+def test_waits_that_are_not_given_are_no_shorter_than_the_drain(
+    tmp_path: Path, text: str, waits: tuple[float, float]
+) -> None:
+    found = loaded(tmp_path, text)
+    assert (found.settings.start_alone_after, found.settings.takeover_after) == waits
+    raised = {key for key, source in found.sources.items() if source == "default, as long as drain"}
+    assert raised == {
+        key
+        for key, wait in zip(("start_alone_after", "takeover_after"), waits, strict=True)
+        if wait not in (10.0, 20.0)
+    }
+
+
+def test_an_empty_list_of_peers_in_the_environment_takes_none_of_the_file_away(tmp_path: Path) -> None:
+    said = ("HEALTHAGENT_PEERS: is empty and counts as not given",)
+    alone = load(environment={"HEALTHAGENT_PEERS": " "})
+    assert (alone.settings, alone.warnings) == (Settings(), said)
+    text = "peers: [{name: pg2, url: 'http://pg2'}]"
+    with_file = loaded(tmp_path, text, HEALTHAGENT_PEERS="")
+    assert ([peer.name for peer in with_file.settings.peers], with_file.warnings) == (["pg2"], said)
+    assert loaded(tmp_path, text, HEALTHAGENT_PEERS="[]").settings.peers == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param(
+            "postgres: {max_age: 1s}",
+            "agent.yaml:1: postgres.max_age: an answer that takes longer than 500ms makes this node refuse,"
+            " though postgres.timeout allows 1s, got 1s",
+            id="less than a poll may take",
+        ),
+        pytest.param(
+            "postgres: {timeout: 1600ms}",
+            "postgres.max_age: an answer that takes longer than 1.5s makes this node refuse,"
+            " though postgres.timeout allows 1.6s, got 2s (default)",
+            id="less than a poll may take, by default",
+        ),
+        pytest.param(
+            "peer: {secret: hunter2hunter2h}",
+            "agent.yaml:1: peer.secret: shorter than 16 characters, so it could be guessed from one message"
+            " (openssl rand -hex 32 makes a good one)",
+            id="a short secret",
+        ),
+    ],
+)
+def test_allowed_and_hardly_wise(tmp_path: Path, text: str, said: str) -> None:
+    (warning,) = loaded(tmp_path, text).warnings
+    assert warning.removeprefix(f"{tmp_path}/") == said

@@ -48,10 +48,22 @@ def test_a_duration_is_read_back_as_it_was_spelled(milliseconds: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("1", 1), ("1B", 1), ("1kB", 1024), ("16MB", 1 << 24), ("1.5GB", 3 << 29), ("2TB", 2 << 40)],
+    [
+        ("0", 0),
+        ("0B", 0),
+        ("0MB", 0),
+        ("1", 1),
+        ("1B", 1),
+        ("1kB", 1024),
+        ("16MB", 1 << 24),
+        ("1.5GB", 3 << 29),
+        ("2TB", 2 << 40),
+    ],
 )
 def test_sizes(tmp_path: Path, text: str, size: int) -> None:
     assert settings(tmp_path, f"replica: {{max_lag: {text}}}").replica.max_lag == size
+    kind = TABLE["replica.max_lag"]
+    assert kind.parse(Scalar(kind.spell(size))) == size
 
 
 @pytest.mark.parametrize("word", ["true", "yes", "on", "True", "1"])

@@ -24,6 +24,9 @@ BOTH = LagLimit(lag_bytes=10_000, lag_seconds=10)
         pytest.param(BYTES, 15_000, None, 1, id="beyond it the verdict refuses; never below the least"),
         pytest.param(BOTH, 2_000, 9.0, 11, id="time is nearer to its limit than bytes"),
         pytest.param(BOTH, 9_000, 2.0, 11, id="bytes are nearer to their limit than time"),
+        pytest.param(LagLimit(lag_bytes=0), 0, None, 100, id="no lag where none is allowed: all"),
+        pytest.param(LagLimit(lag_bytes=0), 1, None, 1, id="a lag where none is allowed"),
+        pytest.param(LagLimit(lag_seconds=0), 0, 0.0, 100, id="no lag in time where none is allowed"),
         pytest.param(LagLimit(lag_seconds=10), 1, None, 1, id="a time lag that is not known is not small"),
     ],
 )

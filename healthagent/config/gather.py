@@ -96,6 +96,7 @@ class Gathered:
 
     given: list[Given] = field(default_factory=list)
     problems: list["Problem"] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)  # one sentence each
     readable: bool = True  # False: the file said more than we know
 
     def file(self, path: str) -> None:
@@ -119,7 +120,10 @@ class Gathered:
 
     def environment(self, variables: Mapping[str, str]) -> None:
         for name in sorted(variables):
-            if name in _VARIABLES:
+            if name == TABLE["peers"].variable and not variables[name].strip():
+                # as a template leaves it where there are none; it takes no peers of the file away
+                self.ignored.append(f"{name}: is empty and counts as not given")
+            elif name in _VARIABLES:
                 self._text(_VARIABLES[name], variables[name], ENVIRONMENT, name)
             elif name.startswith("HEALTHAGENT_") and not _of_others(name, variables[name]):
                 self._complain(ENVIRONMENT, name, Flaw(did_you_mean(name, _VARIABLES)))
@@ -134,7 +138,6 @@ class Gathered:
 
     def _text(self, key: Field, text: str, rank: int, origin: str) -> None:
         if not text.strip():
-            # An empty HEALTHAGENT_PEERS from a template gone wrong must not mean "no peers".
             self._complain(rank, origin, Flaw("must not be empty: leave it out, or write null"))
             return
         node: Node = Scalar(text)

@@ -19,7 +19,7 @@ from healthagent.config.gather import (
     Problem,
 )
 from healthagent.config.peers import Discovery
-from healthagent.config.rules import broken_rules, doubts
+from healthagent.config.rules import Broken, broken_rules, doubts
 from healthagent.config.secret import SecretText, readable_by_all
 from healthagent.config.settings import Settings
 
@@ -76,6 +76,7 @@ class _Merge:
 
     def __init__(self, gathered: Gathered) -> None:
         self.problems = list(gathered.problems)
+        self.ignored = gathered.ignored
         self.readable = gathered.readable
         self.values: dict[str, Any] = {}
         self.winners: dict[str, Given] = {}
@@ -95,23 +96,25 @@ class _Merge:
         self.problems.extend(given.problem(flaw) for flaw in flaws)
 
     def finish(self) -> Configuration:
-        warnings = tuple(self.read_secrets())
-        settings = _build(self.values)
+        warnings = (*self.ignored, *self.read_secrets())
+        settings, sources = _with_waits(_build(self.values), self.values)
         # Without the file, rules between keys would complain of defaults that nobody wants.
         for broken in broken_rules(settings) if self.readable else ():
             if self.bad.isdisjoint((broken.path, *broken.reads)):
-                winner = self.winners.get(broken.path)
-                got = broken.got if winner or broken.got is None else f"{broken.got} (default)"
-                flaw = Flaw(broken.rule, got)
-                self.problems.append(winner.problem(flaw) if winner else Problem.at(FILE, broken.path, flaw))
+                self.problems.append(self.problem(broken))
         if self.problems:
             problems = [problem.text for problem in sorted(self.problems)]
             raise ConfigError(problems, settings if self.readable else None, frozenset(self.bad))
-        warnings += tuple(
-            self.winners[doubt.path].problem(Flaw(doubt.rule, doubt.got)).text for doubt in doubts(settings)
-        )
-        sources = {path: given.source for path, given in self.winners.items()}
+        warnings += tuple(self.problem(doubt).text for doubt in doubts(settings))
+        sources = {path: given.source for path, given in self.winners.items()} | sources
         return Configuration(_with_password(settings), sources, warnings)
+
+    def problem(self, broken: Broken) -> Problem:
+        """A rule that does not hold, at the place of its key."""
+        winner = self.winners.get(broken.path)
+        got = broken.got if winner or broken.got is None else f"{broken.got} (default)"
+        flaw = Flaw(broken.rule, got)
+        return winner.problem(flaw) if winner else Problem.at(FILE, broken.path, flaw)
 
     def read_secrets(self) -> Iterator[str]:
         """Put the secret of each `*_file` in its place; yield a warning where others can read it."""
@@ -151,6 +154,16 @@ def _build(values: Mapping[str, Any]) -> Settings:
         inner = {path.partition(".")[2]: v for path, v in values.items() if path.startswith(f"{section}.")}
         settings = replace(settings, **{section: replace(getattr(settings, section), **inner)})
     return settings
+
+
+def _with_waits(settings: Settings, given: Mapping[str, Any]) -> tuple[Settings, dict[str, str]]:
+    """Let no wait that nobody gave be shorter than the drain; and where such a value came from."""
+    raised: dict[str, Any] = {
+        path: settings.drain
+        for path in ("start_alone_after", "takeover_after")
+        if path not in given and getattr(settings, path) < settings.drain
+    }
+    return replace(settings, **raised), dict.fromkeys(raised, "default, as long as drain")
 
 
 def _with_password(settings: Settings) -> Settings:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from healthagent.config.certificates import faults
-from healthagent.config.settings import PostgresSettings, Settings
+from healthagent.config.settings import START_GATE, PostgresSettings, Settings
 from healthagent.config.values import Address, spell_duration
 
-START_GATE = 2.5  # seconds: the last round of peers may have ended so long ago
+SHORT = 16  # characters: a shorter secret could be guessed from one signed message
 BELIEVED = 3.0  # seconds: peers disbelieve a snapshot that is older
 
 
@@ -41,27 +41,52 @@ def doubts(settings: Settings) -> Iterator[Broken]:
     command = settings.fence.command
     if command is not None and shutil.which(command[0]) is None:
         yield Broken("fence.command", "no program that this user can run, so no fence", repr(command[0]))
+    secret, postgres = settings.peer.secret, settings.postgres
+    if secret is not None and len(secret.reveal()) < SHORT:
+        yield Broken(
+            "peer.secret",
+            f"shorter than {SHORT} characters, so it could be guessed from one message"
+            " (openssl rand -hex 32 makes a good one)",
+        )
+    if postgres.interval < postgres.max_age <= postgres.interval + postgres.timeout:
+        left = spell_duration(round(postgres.max_age - postgres.interval, 3))
+        yield Broken(
+            "postgres.max_age",
+            f"an answer that takes longer than {left} makes this node refuse, though postgres.timeout allows"
+            f" {spell_duration(postgres.timeout)}",
+            spell_duration(postgres.max_age),
+        )
 
 
 def _freshness(settings: Settings) -> Iterator[Broken]:
-    for section, one in (("postgres", settings.postgres), ("peer", settings.peer)):
-        # Else evidence would go stale between two polls that both succeeded.
-        gap = one.interval + one.timeout
-        if one.max_age <= gap:
-            yield Broken(
-                f"{section}.max_age",
-                f"must be longer than {section}.interval + {section}.timeout ({spell_duration(gap)})",
-                spell_duration(one.max_age),
-                (f"{section}.interval", f"{section}.timeout"),
-            )
-    gap = settings.peer.interval + settings.peer.timeout
-    if gap >= START_GATE:
+    postgres, peer = settings.postgres, settings.peer
+    if postgres.max_age <= postgres.interval:
+        yield Broken(
+            "postgres.max_age",
+            f"must be longer than postgres.interval ({spell_duration(postgres.interval)}),"
+            " or each answer would be stale before the next one comes",
+            spell_duration(postgres.max_age),
+            ("postgres.interval",),
+        )
+    gap = peer.interval + peer.timeout
+    if peer.max_age <= gap:
+        # Also, the drain is longer than this: whoever can be heard has then been heard before one serves.
+        yield Broken(
+            "peer.max_age",
+            f"must be longer than peer.interval + peer.timeout ({spell_duration(gap)}), or a peer would fall"
+            " silent between two answers: lengthen it, or shorten those",
+            spell_duration(peer.max_age),
+            ("peer.interval", "peer.timeout"),
+        )
+    longest = min(START_GATE, settings.round_max_age)
+    if gap >= longest and settings.drain >= peer.max_age > gap:
+        of_drain = " (drain less a sixth)" if longest < START_GATE else ""
         yield Broken(
             "peer.timeout",
-            f"peer.interval + peer.timeout must be shorter than {spell_duration(START_GATE)},"
-            " or this node would take its own waiting for a freeze",
+            f"peer.interval + peer.timeout must be shorter than {spell_duration(round(longest, 3))}"
+            f"{of_drain}, or this node would take its own waiting for a freeze",
             spell_duration(gap),
-            ("peer.interval",),
+            ("peer.interval", "peer.max_age", "drain", "postgres.max_age"),
         )
     if (settings.peers or settings.discovery) and settings.postgres.max_age > BELIEVED:
         yield Broken(
@@ -73,12 +98,12 @@ def _freshness(settings: Settings) -> Iterator[Broken]:
 
 
 def _waits(settings: Settings) -> Iterator[Broken]:
-    if settings.drain <= settings.peer.max_age:
+    if settings.drain < settings.peer.max_age:
         # The next primary may serve only after everybody's evidence of the last one is stale.
         yield Broken(
             "drain",
-            f"must be longer than peer.max_age ({spell_duration(settings.peer.max_age)}),"
-            " or two nodes could serve at once",
+            f"must be at least peer.max_age ({spell_duration(settings.peer.max_age)}), or two nodes could"
+            " serve at once: lengthen it, or shorten peer.max_age, with peer.interval and peer.timeout",
             spell_duration(settings.drain),
             ("peer.max_age",),
         )
@@ -87,19 +112,10 @@ def _waits(settings: Settings) -> Iterator[Broken]:
         if wait < settings.drain:
             yield Broken(
                 path,
-                f"must be at least drain ({spell_duration(settings.drain)})",
+                f"must be at least drain ({spell_duration(settings.drain)}): lengthen it, or shorten drain",
                 spell_duration(wait),
                 ("drain",),
             )
-    gap = settings.peer.interval + settings.peer.timeout
-    if settings.isolation_after <= gap:
-        yield Broken(
-            "isolation_after",
-            f"must be longer than peer.interval + peer.timeout ({spell_duration(gap)}),"
-            " or one lost answer would be isolation",
-            spell_duration(settings.isolation_after),
-            ("peer.interval", "peer.timeout"),
-        )
 
 
 def _members(settings: Settings) -> Iterator[Broken]:

@@ -48,6 +48,8 @@ class SecretText:
         return self.take(node.text, node.line)
 
     def take(self, text: str, line: int = 0) -> Secret:
+        if not text:
+            raise Rejected(Flaw("must not be empty", line=line))
         if len(text) < self.least:
             rule = f"must have at least {self.least} characters (openssl rand -hex 32 makes a good one)"
             raise Rejected(Flaw(rule, f"{len(text)} characters", line=line))

@@ -30,10 +30,11 @@ EVERYWHERE = Address("0.0.0.0", 8008)
 PERIOD = Duration(0.05, 60)  # how often, and how long to wait for one answer
 MAX_AGE = Duration(0.1, 60)
 WAIT = Duration(0.1, 300)  # between nodes: longer than any failover that is still one
+START_GATE = 2.5  # seconds: the last round of questions to the peers, at the default intervals
 PAUSE = Duration(0, 3600)  # zero is a choice here: at once
 FILE = AbsolutePath()
 LISTEN = HostPort(listening=True)
-SHARED_SECRET = SecretText(least=16)  # it signs: a short one could be guessed from one exchange
+TOKEN = SecretText(least=16)  # whoever has it may change who serves
 UNIX_SOCKET = AbsolutePath(most=107)  # sockaddr_un
 FENCE_REASONS = ("stale_timeline", "lost_conflict", "diverged", "isolated", "lease_expired")
 
@@ -81,7 +82,7 @@ class PeerSettings:
         Secret | None,
         Key(
             "Shared by all agents: signed two-way exchange; null: agents only pull",
-            SHARED_SECRET,
+            SecretText(),
             nullable=True,
             live=True,
         ),
@@ -98,9 +99,7 @@ class ReplicaSettings:
     ] = None
     max_lag_time: Annotated[
         float | None,
-        Key(
-            "Refuse above this long behind; null: no limit", Duration(0.001, 86400), nullable=True, live=True
-        ),
+        Key("Refuse above this long behind; null: no limit", Duration(0, 86400), nullable=True, live=True),
     ] = None
     grace: Annotated[
         float,
@@ -167,7 +166,7 @@ class ControlSettings:
     ] = None
     token: Annotated[
         Secret | None,
-        Key("A bearer token for callers elsewhere; null: nobody", SHARED_SECRET, nullable=True, live=True),
+        Key("A bearer token for callers elsewhere; null: nobody", TOKEN, nullable=True, live=True),
     ] = None
 
 
@@ -272,10 +271,20 @@ class Settings:
     ] = "keep"
     isolation_after: Annotated[float, Key("How long it must hear none, with demote", WAIT, live=True)] = 3.0
     start_alone_after: Annotated[
-        float, Key("Of two members: how long a new primary waits for a silent peer", WAIT, live=True)
+        float,
+        Key(
+            "Of two members: how long a new primary waits for a silent peer; by default at least drain",
+            WAIT,
+            live=True,
+        ),
     ] = 10.0
     takeover_after: Annotated[
-        float, Key("How long the winner of a conflict must be gone before the loser serves", WAIT, live=True)
+        float,
+        Key(
+            "How long a conflict's winner must be gone before the loser serves; by default at least drain",
+            WAIT,
+            live=True,
+        ),
     ] = 10.0
     drain: Annotated[
         float, Key("How long after one node stopped serving the next may begin", WAIT, live=True)
@@ -306,3 +315,15 @@ class Settings:
     kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
     log: LogSettings = LogSettings()
     pgpool_sync: PgpoolSyncSettings = field(default_factory=PgpoolSyncSettings)
+
+    @property
+    def round_max_age(self) -> float:
+        """Seconds without a completed round of questions, after which this node takes itself for frozen.
+
+        The others wait `drain` for a serving node that falls silent. One that wakes up later must know
+        by this, or by the age of its PostgreSQL's last answer, that its verdict is out of date.
+        """
+        # a silent peer's calls end one time-out apart, and the machine may be busy
+        usual = max(START_GATE, 2.5 * max(self.peer.interval, self.peer.timeout))
+        in_time = self.drain * 5 / 6
+        return usual if self.postgres.max_age <= in_time else min(usual, in_time)

@@ -162,7 +162,7 @@ _MOST_BYTES = 2**63 - 1  # an LSN goes no further
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Bytes, in PostgreSQL's units of 1024. Zero is refused: every replica would be above it."""
+    """Bytes, in PostgreSQL's units of 1024."""
 
     def parse(self, node: Node) -> int:
         want = "want a size such as 16MB (B, kB, MB, GB or TB, case-sensitive)"
@@ -171,17 +171,19 @@ class Size:
             reject(want, node)
         number, scale = match[1], _SIZES[match[2] or "B"]
         size = round(float(number) * scale) if "." in number else int(number) * scale
-        if not 1 <= size <= _MOST_BYTES:
-            reject("want 1B to 8388607TB, or null for no limit", node)
+        if size > _MOST_BYTES:
+            reject("want 0B to 8388607TB, or null for no limit", node)
         return size
 
     def spell(self, value: int) -> str:
-        return next(f"{value // scale}{unit}" for unit, scale in _SIZES.items() if value % scale == 0)
+        scales = ((unit, scale) for unit, scale in _SIZES.items() if value and value % scale == 0)
+        unit, scale = next(scales, ("B", 1))
+        return f"{value // scale}{unit}"
 
     @property
     def schema(self) -> Schema:
         return {
-            "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{_SIZE.pattern}$"}]
+            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": f"^{_SIZE.pattern}$"}]
         }
 
 

@@ -23,6 +23,8 @@ def weight(view: View, policy: Policy) -> int:
 
 def _nearness(lag: float | None, limit: float) -> float:
     """0 at no lag, 1 at the limit and beyond."""
+    if lag == 0:
+        return 0.0  # also where the limit is that there be none
     if lag is None or lag >= limit:
         return 1.0
     return lag / limit
