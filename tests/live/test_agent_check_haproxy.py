@@ -69,17 +69,24 @@ def haproxy(folder: Path, text: str) -> Iterator[Haproxy]:
 async def upstream() -> AsyncIterator[int]:
     """Something that takes connections and keeps them, in the place of PostgreSQL; its port."""
 
+    kept: set[asyncio.StreamWriter] = set()
+
     async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kept.add(writer)
         try:
             await reader.read()
         except ConnectionResetError:
             pass  # HAProxy ends its checks so
         finally:
             writer.close()
+            kept.discard(writer)
 
     server = await asyncio.start_server(keep, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
+    for writer in kept:  # of whom HAProxy has not yet taken leave
+        writer.transport.abort()
+    await asyncio.sleep(0)
 
 
 async def becomes(proxy: Haproxy, backend: str, holds: Callable[[Row], bool]) -> Row:
