@@ -18,7 +18,7 @@ from healthagent.haproxy.nodes import (
     parse_template,
     template_problems,
 )
-from healthagent.haproxy.options import STATS_PORT, AgentTls, Options, option_problems
+from healthagent.haproxy.options import AgentTls, Options, option_problems
 from healthagent.haproxy.render import render, render_template
 
 EXAMPLE = """\
@@ -85,8 +85,9 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stats-port",
         type=int,
+        default=defaults.stats_port,
         metavar="PORT",
-        help=f"for the stats page and /metrics, on loopback ({STATS_PORT}; with --simple: none)",
+        help="for the stats page and /metrics, on loopback (%(default)s); 0: none",
     )
     parser.add_argument(
         "--bind", default=defaults.bind, metavar="ADDRESS", help="of the write and read listeners (all)"
@@ -133,7 +134,7 @@ def _config(arguments: argparse.Namespace) -> int:
         bind=arguments.bind,
         write_port=arguments.write_port,
         read_port=arguments.read_port,
-        stats_port=arguments.stats_port,
+        stats_port=arguments.stats_port or None,
         gate_port=arguments.gate_port,
         admin_socket=arguments.admin_socket,
         user=arguments.user,

@@ -36,8 +36,8 @@ _STRUCTURED = frozenset({"peers", "tags", "fence.command", "fence.on"})
 FILE, ENVIRONMENT, COMMAND_LINE = range(3)  # the higher wins
 
 Flags = Mapping[str, str | bool | Sequence[str]]
-NO_PASSWORD = (
-    "must hold no password, which every user of this machine would see in the list of processes:"
+EXPOSED = (
+    "every user of this machine can read the password in the list of processes:"
     " use postgres.password_file, PGPASSFILE or HEALTHAGENT_POSTGRES_DSN"
 )
 
@@ -52,11 +52,12 @@ class Given:
     origin: str  # the file, the variable or the flag
 
     def parse(self) -> Any:
-        """What it says. Raises Rejected, for a password in an argument too."""
-        value = self.field.parse(self.node)
-        if self.rank == COMMAND_LINE and _holds_password(value):
-            raise Rejected(Flaw(NO_PASSWORD))
-        return value
+        """What it says. Raises Rejected."""
+        return self.field.parse(self.node)
+
+    def exposes(self, value: object) -> bool:
+        """Whether what it says has a password in an argument."""
+        return self.rank == COMMAND_LINE and _holds_password(value)
 
     def problem(self, flaw: Flaw) -> "Problem":
         return Problem.at(self.rank, self.place(flaw), flaw, self.node.line)

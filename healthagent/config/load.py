@@ -10,6 +10,7 @@ from healthagent.config.document import Flaw, Rejected
 from healthagent.config.dsn import Dsn
 from healthagent.config.gather import (
     CONFIG_VARIABLE,
+    EXPOSED,
     FILE,
     SECTIONS,
     TABLE,
@@ -96,7 +97,7 @@ class _Merge:
         self.problems.extend(given.problem(flaw) for flaw in flaws)
 
     def finish(self) -> Configuration:
-        warnings = (*self.ignored, *self.read_secrets())
+        warnings = (*self.ignored, *self.exposed(), *self.read_secrets())
         settings, sources = _with_waits(_build(self.values), self.values)
         # Without the file, rules between keys would complain of defaults that nobody wants.
         for broken in broken_rules(settings) if self.readable else ():
@@ -115,6 +116,12 @@ class _Merge:
         got = broken.got if winner or broken.got is None else f"{broken.got} (default)"
         flaw = Flaw(broken.rule, got)
         return winner.problem(flaw) if winner else Problem.at(FILE, broken.path, flaw)
+
+    def exposed(self) -> Iterator[str]:
+        """Yield a warning for each argument with a password in it."""
+        for path, given in self.winners.items():
+            if given.exposes(self.values.get(path)):
+                yield given.problem(Flaw(EXPOSED)).text
 
     def read_secrets(self) -> Iterator[str]:
         """Put the secret of each `*_file` in its place; yield a warning where others can read it."""

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from healthagent.haproxy.nodes import address, is_ip, port_problems
 
-STATS_PORT = 7000
-
 # Nothing that HAProxy's own parser would cut or interpret: no blank, quote, backslash, # or $.
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+=,-]{1,255}")
 
@@ -28,16 +26,12 @@ class Options:
     bind: str = ""  # address of the write and read listeners; empty: all addresses
     write_port: int = 5000
     read_port: int = 5001
-    stats_port: int | None = None  # None: 7000 beside the gate, and neither page nor metrics without it
+    stats_port: int | None = 7000  # of the stats page and /metrics; None: there are none
     gate_port: int = 8010
     admin_socket: str = "/run/haproxy/admin.sock"
     user: str = "haproxy"  # user and group of the worker; empty: whoever starts HAProxy
     tls: AgentTls | None = None
     nameserver: str | None = None  # HOST:PORT, or `resolv.conf`; None: names are resolved once, at the start
-
-    def page_port(self) -> int | None:
-        """Port of the stats page and /metrics; None: there are none."""
-        return STATS_PORT if self.stats_port is None and not self.simple else self.stats_port
 
     def write_bind(self) -> str:
         """Address of the write listener."""
@@ -54,9 +48,8 @@ def option_problems(options: Options) -> list[str]:
         "--write-port": options.write_port,
         "--read-port": options.read_port,
     }
-    page = options.page_port()
-    if page is not None:
-        ports["--stats-port"] = page
+    if options.stats_port is not None:
+        ports["--stats-port"] = options.stats_port
     if not options.simple:
         ports["--gate-port"] = options.gate_port
     problems = [problem for place, port in ports.items() for problem in port_problems(place, port)]

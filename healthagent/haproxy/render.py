@@ -57,7 +57,7 @@ def render_template(template: ServerTemplate, options: Options) -> str:
 
 def _opening(options: Options, layout: str) -> str:
     ports = f"Writes: {options.write_port}, reads: {options.read_port}"
-    page = options.page_port()
+    page = options.stats_port
     stats = f", stats and /metrics: 127.0.0.1:{page}" if page is not None else ""
     return f"# healthagent and HAProxy 2.6 to 3.x, {layout}. {ports}{stats}.\n"
 
@@ -236,15 +236,14 @@ backend pg_replica
 
 
 def _stats(options: Options) -> list[str]:
-    page = options.page_port()
-    if page is None:
+    if options.stats_port is None:
         return []
     return [
         f"""\
 # Stats page, and metrics for Prometheus. Alert on haproxy_backend_active_servers not being 1.
 frontend stats
     mode http
-    bind 127.0.0.1:{page}
+    bind 127.0.0.1:{options.stats_port}
     timeout client 10s
     option dontlog-normal
     http-request use-service prometheus-exporter if {{ path /metrics }}
