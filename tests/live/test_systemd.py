@@ -230,6 +230,29 @@ def test_what_is_added_to_the_unit_of_another(
     assert booted.show(unit, *expected) == expected
 
 
+def test_a_keepalived_that_would_ignore_its_script_is_not_started(booted: Systemd) -> None:
+    """Nor reloaded: it would take the address without asking."""
+    unit = "keepalived-of-the-test"
+    theirs = f"/run/systemd/units-of-the-test/{unit}.service"
+    file = "/run/keepalived-of-the-test.conf"
+    good = "global_defs {\n  script_user root\n  enable_script_security\n}\n"
+    bad = good.replace("root", "no-such-user")
+    service = f'[Service]\nType=exec\nEnvironment="DAEMON_ARGS=-f {file}"\nExecStart=/bin/sleep 600\n'
+    booted.write(theirs, service)
+    booted.write(f"{theirs}.d/ours.conf", (ROOT / "keepalived/restart.conf").read_text())
+    booted.ctl("daemon-reload")
+    booted.write(file, bad)
+    assert booted.ctl("start", unit, check=False).returncode != 0
+    assert booted.show(unit, "ActiveState", "MainPID") == {"ActiveState": "activating", "MainPID": "0"}
+    booted.write(file, good)  # it is tried again by itself
+    until(lambda: booted.show(unit, "ActiveState") == {"ActiveState": "active"}, 20.0, "it has started")
+    pid = booted.show(unit, "MainPID")
+    booted.write(file, bad)
+    assert booted.ctl("reload", unit, check=False).returncode != 0
+    assert booted.show(unit, "MainPID") == pid
+    booted.ctl("stop", unit)
+
+
 @pytest.mark.timeout(300)  # pip fetches a dozen packages
 def test_the_install_section_installs(tmp_path: Path, free_port: Callable[[], int]) -> None:
     """Its commands as they are, but for Debian's packages and for PostgreSQL, which tests have already."""
