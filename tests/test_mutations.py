@@ -38,9 +38,11 @@ def row(test: str, **chosen: str) -> Noticed:
     """Whether a test fails; of a table, in the row of that id."""
     module_name, function_name = test.split("::")
     wanted = chosen.get("id")
+    # now, while nothing is broken: what it imported then would stay so
+    module = importlib.import_module(f"tests.{module_name}")
 
     def noticed() -> bool:
-        function: Any = getattr(importlib.import_module(f"tests.{module_name}"), function_name)
+        function: Any = getattr(module, function_name)
         marks = [mark for mark in getattr(function, "pytestmark", []) if mark.name == "parametrize"]
         rows = [values.values for mark in marks for values in mark.args[1] if values.id == wanted]
         assert len(rows) == (0 if wanted is None else 1), f"{test}: {len(rows)} rows {wanted!r}"
