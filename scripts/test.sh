@@ -10,21 +10,26 @@ check() {
     "$@" || status=1
 }
 
+# A test that failed runs once more, alone: a stall of the whole machine looks like a server that hangs.
+# What fails again has failed; what passes now stays visible above.
+tests() {
+    echo "== pytest -m $*"
+    pytest -m "$@"
+    local code=$?
+    if [ "$code" = 1 ]; then
+        echo "== once more, what failed"
+        pytest -m "$1" --last-failed --last-failed-no-failures none
+        code=$?
+    fi
+    [ "$code" = 0 ] || status=1
+}
+
 check ruff check --quiet
 check ruff format --quiet --check
 check mypy
 check lint-imports --no-logo
-check pytest -m "not live" --numprocesses=2
+tests "not live" --numprocesses=2
 check python -m tests.simulator --schedules 20000
 # One after another: these look at time-outs of real servers, on a machine that may have two cores.
-pytest -m live --durations=15
-live=$?
-if [ "$live" = 1 ]; then
-    # A test that failed runs once more, alone: a stall of the whole machine looks like a server that hangs.
-    # What fails again has failed; what passes now stays visible above.
-    echo "== once more, what failed"
-    pytest -m live --last-failed --last-failed-no-failures none
-    live=$?
-fi
-[ "$live" = 0 ] || status=1
+tests live --durations=15
 exit $status
