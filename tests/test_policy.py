@@ -1,11 +1,13 @@
-"""From settings to the rules' durations: the one that is not copied."""
+"""From settings to what is not copied of them: one duration, and where this agent is."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from healthagent.config import PeerSettings, PostgresSettings, Settings
-from healthagent.policy import policy_of
+from healthagent.config import Address, PeerSettings, PostgresSettings, Settings
+from healthagent.config.settings import TlsSettings
+from healthagent.policy import own_url, policy_of
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,26 @@ def test_who_sleeps_through_the_drain_knows_it_when_it_wakes_up(
     policy = policy_of(settings)
     assert policy.round_max_age == pytest.approx(oldest)
     assert min(policy.round_max_age, policy.max_age) < drain
+
+
+ELSEWHERE = Address("db1.example.net", 5433)
+CERTIFIED = TlsSettings(cert=Path("/etc/agent.crt"), key=Path("/etc/agent.key"))
+
+
+@pytest.mark.parametrize(
+    ("listen", "address", "tls", "url"),
+    [
+        pytest.param("10.0.0.1", None, TlsSettings(), "http://10.0.0.1:8018", id="as it listens"),
+        pytest.param("10.0.0.1", ELSEWHERE, TlsSettings(), "http://10.0.0.1:8018", id="its own host"),
+        pytest.param("0.0.0.0", ELSEWHERE, TlsSettings(), "http://db1.example.net:8018", id="everywhere"),
+        pytest.param("::", ELSEWHERE, CERTIFIED, "https://db1.example.net:8018", id="everywhere, with TLS"),
+        pytest.param("fd00::1", None, TlsSettings(), "http://[fd00::1]:8018", id="IPv6"),
+    ],
+)
+def test_where_others_reach_this_agent(
+    listen: str, address: Address | None, tls: TlsSettings, url: str
+) -> None:
+    settings = replace(
+        Settings(), listen=Address(listen, 8018), postgres=PostgresSettings(address=address), tls=tls
+    )
+    assert own_url(settings) == url

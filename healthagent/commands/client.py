@@ -58,10 +58,8 @@ def agent_url(given: str | None, config: str | None = None) -> str:
     if given is not None:
         return _checked(given)
     if config is not None or "HEALTHAGENT_CONFIG" in os.environ:
-        from healthagent.config import (
-            ConfigError,
-            where_it_answers,
-        )  # only here: YAML takes longer than asking
+        # only here: reading YAML takes longer than asking
+        from healthagent.config import ConfigError, where_it_answers
 
         try:
             listening, tls = where_it_answers(config)

@@ -33,7 +33,7 @@ from healthagent.peers.direct import Directs
 from healthagent.peers.exchange import Exchange, key_of
 from healthagent.peers.listener import PeerListener
 from healthagent.peers.resolve import Names
-from healthagent.policy import EVERYWHERE, address_of, policy_of
+from healthagent.policy import address_of, own_url, policy_of
 from healthagent.postgres import Poller
 from healthagent.server.answers import Answers
 from healthagent.server.events import events_answer
@@ -197,7 +197,7 @@ class Parts:
     def places(self) -> dict[str, Place]:
         """Where each member is, by the name of its entry, this one included."""
         settings, said = self.settings, self.addresses.configured
-        found = {settings.name: Place(_own_url(settings), address_of(settings))}
+        found = {settings.name: Place(own_url(settings), address_of(settings))}
         for entry in self.client.entries:
             host = urlsplit(entry.url).netloc.removesuffix(f":{urlsplit(entry.url).port}")
             found[entry.name] = Place(entry.url, said.get(entry.name, f"{host}:5432"))
@@ -213,15 +213,6 @@ class Parts:
 def poll_budget(settings: Settings) -> float | None:
     """Seconds that one poll and the pause after it may take; None where nothing is polled."""
     return None if settings.witness else settings.postgres.interval + settings.postgres.timeout
-
-
-def _own_url(settings: Settings) -> str:
-    """Where others reach this agent: by the host of its PostgreSQL where it listens on every address."""
-    listen, address = settings.listen, address_of(settings)
-    host = str(listen).rpartition(":")[0]
-    if listen.host in EVERYWHERE and address is not None:
-        host = address.rpartition(":")[0]
-    return f"{'https' if settings.tls.cert else 'http'}://{host}:{listen.port}"
 
 
 def _stored(directory: Path, cluster: str) -> Stored | None:
