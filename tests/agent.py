@@ -187,7 +187,8 @@ class Agent:
     def look(self) -> None:
         """Tell the peers at once when the verdict has changed, and keep what must be kept."""
         verdict = self.board.primary(self.now)
-        shown = (verdict.ok, verdict.reason, self.board.memory.term is None)
+        memory = self.board.memory
+        shown = (verdict.ok, verdict.reason, memory.term is None, memory.yields_to)
         if shown != self._shown:
             self._shown = shown
             for entry in self.settings.entries:

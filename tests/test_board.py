@@ -274,7 +274,9 @@ def test_time_alone_lets_a_winner_that_is_gone_go() -> None:
     made.policy = policy(max_age=60.0, round_max_age=60.0)
     made.end_call("pg2", NOW, NOW + 0.1)
     assert made.primary(NOW + 9.9).reason is Reason.LOST_CONFLICT
-    assert made.primary(NOW + 10.0 + SETTLED).ok
+    assert made.primary(NOW + 10.0 + SETTLED).reason is Reason.START_GATE
+    made.end_call("pg2", NOW + 10.2, NOW + 10.3)
+    assert made.primary(NOW + 10.3).ok
 
 
 def test_every_change_of_evidence_or_service_has_a_version() -> None:

@@ -196,6 +196,13 @@ MUTATIONS = [
     ),
     pytest.param(
         PRIMARY,
+        " or _refused_by_own_word(view)",
+        "",
+        [story("comes_back_while_yielded_to")],
+        id="7 every peer is asked after this node stopped yielding",
+    ),
+    pytest.param(
+        PRIMARY,
         "if silent_for < policy.silence:",
         "if False:",
         [story("failover_machine_dead"), schedules],

@@ -180,6 +180,11 @@ UNDISTURBED = [
     pytest.param(
         view(remembered=memory(saved_high_water={})), policy(durable=False), id="unsaved without a state_dir"
     ),
+    pytest.param(
+        view(peers=[silent(called=1.2)], remembered=memory(yielded_until=NOW - 1.2)),
+        DEFAULT,
+        id="the only peer was asked when this node yielded no more",
+    ),
 ]
 
 
@@ -488,6 +493,13 @@ REFUSED = [
         Reason.RIVAL_DRAINING,
         "has not said that it yields",
         id="the rival's word was asked for before this term",
+    ),
+    pytest.param(
+        view(peers=[silent(called=1.2)], remembered=memory(yielded_until=NOW - 1.199)),
+        DEFAULT,
+        Reason.START_GATE,
+        "newly primary: not every peer asked since it yields to nobody",
+        id="the only peer, silent, was asked while this node still yielded",
     ),
     pytest.param(
         view(

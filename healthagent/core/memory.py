@@ -6,9 +6,9 @@ calling it late can refuse too long and can never permit too early.
 
 The yielding protocol. A primary that is not serving says to whom it yields, from the
 first moment that it shows itself as primary. It stops yielding only by a completed
-decision that it wins, and serves only after every live rival has said, in answer to a
-question asked after that, that it yields in turn. Two nodes therefore never both hold
-the other's word: whoever stopped yielding later asks later, and hears no.
+decision that it wins, and serves only after every peer was asked since then and every
+live rival has said, in answer to that, that it yields in turn. Two nodes therefore never
+both hold the other's word: whoever stopped yielding later asks later, and hears no.
 """
 
 from collections.abc import Mapping, Sequence

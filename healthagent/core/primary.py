@@ -206,7 +206,7 @@ def _refused_by_drain(view: View, policy: Policy) -> Verdict | None:
             verdict = _still_serving(peer, view, policy) or _unyielding(peer, view, policy)
             if verdict is not None:
                 return verdict
-    return _refused_by_silence(view, policy)
+    return _refused_by_silence(view, policy) or _refused_by_own_word(view)
 
 
 def _refused_by_service(view: View, policy: Policy) -> Verdict | None:
@@ -219,6 +219,14 @@ def _refused_by_silence(view: View, policy: Policy) -> Verdict | None:
     """Rule 12: who was serving and fell silent may serve for a while yet."""
     found = (_fell_silent(peer, view, policy) for peer in view.peers)
     return next((verdict for verdict in found if verdict is not None), None)
+
+
+def _refused_by_own_word(view: View) -> Verdict | None:
+    """Rule 7 again: a silent one may have come back, and serve because it has read that this node yields."""
+    last = last_round(view)
+    if last is None or last.begun_at >= view.memory.yielded_until:
+        return None
+    return refusal(Reason.START_GATE, "newly primary: not every peer asked since it yields to nobody")
 
 
 def _still_serving(peer: Peer, view: View, policy: Policy) -> Verdict | None:

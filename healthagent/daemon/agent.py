@@ -50,7 +50,7 @@ class Agent:
         self.on_answering: Callable[[], None] = lambda: None
         self._reload = reload
         self._stop = asyncio.Event()
-        self._role: Role | None = None
+        self._said: object = None  # what the peers were told last, as far as it is theirs to know at once
         self._beside = False  # another agent of this node still answers
         self.parts = Parts(settings, self.notifier, self._tick)
 
@@ -179,13 +179,13 @@ class Agent:
         if self._beside:
             return
         parts, board = self.parts, self.parts.board
-        serving, role = board.memory.serving, board.role(now)
         changed = parts.journal.note(now)
         parts.journal.note_ends(now)
         parts.journal.note_alarms(parts.alarms(), now)
         parts.history.look(now)
-        if changed or role is not self._role or serving != board.memory.serving:
-            self._role = role
+        said = (board.role(now), board.memory.serving, board.memory.yields_to)
+        if changed or said != self._said:
+            self._said = said
             parts.client.hurry()
             self._show(now)
         if parts.label is not None:
@@ -195,7 +195,7 @@ class Agent:
         """The verdict on what this node is, in `systemctl status`."""
         board = self.parts.board
         kind, decide = (
-            ("replica", board.replica) if self._role is Role.REPLICA else ("primary", board.primary)
+            ("replica", board.replica) if board.role(now) is Role.REPLICA else ("primary", board.primary)
         )
         verdict = decide(now)
         self.notifier.status(f"/{kind} {200 if verdict.ok else 503} {verdict.reason}: {verdict.detail}")
