@@ -11,6 +11,7 @@ from tests.story import Story
 from tests.world import Clock, World
 
 CALM = 30.0  # seconds
+SETTLED = 4.0  # seconds, after which no agent is about to serve on evidence of what is over
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class Played(Story):
         world = self.world
         self.act("heal")
         self._plan = replace(self._plan, loss=0.0, delay=0.005)
+        world.run(world.policy.peer_timeout)  # what was lost is given up
         for name, agent in world.agents.items():
             agent.disk.full = False
             if agent.running and agent.frozen:
@@ -136,11 +138,12 @@ class Played(Story):
             if name in world.postgres:
                 self.act(f"resume {name}")
                 self.act(f"maintenance {name} off")
+                self.act(f"start {name}")
+        world.run(SETTLED)
         rightful = self._rightful()
         for name in world.postgres:
             if name != rightful:
                 self.act(f"follow {name} {rightful}")
-            self.act(f"start {name}")
         until = world.now + CALM
         while world.now < until:
             world.run(1.0)
