@@ -29,7 +29,8 @@ types: .venv/dev.stamp ## check types, and who imports whom
 matrix: .venv/dev.stamp ## run the live tests with every supported PostgreSQL version
 	$(BIN)/pytest -m matrix $(ARGS)
 
-nightly: .venv/dev.stamp ## ten minutes of fuzzing, then a million random schedules of faults on virtual time (hours)
+nightly: .venv/dev.stamp ## properties with new examples, ten minutes of fuzzing, a million random schedules of faults (hours)
+	$(BIN)/pytest -m "not live" --hypothesis-profile=fresh --numprocesses=2
 	$(BIN)/python -m tests.fuzz
 	$(BIN)/python -m tests.simulator --schedules 1000000 $(ARGS)
 

@@ -179,7 +179,7 @@ def exchange(boards: list[Board], now: float) -> None:
                 board.end_call(name, now, now + 0.01)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TRUTHS)
 def test_of_a_fully_informed_set_at_most_one_is_allowed(truths: list[Truth]) -> None:
     names = [f"pg{number}" for number in range(1, len(truths) + 1)]
