@@ -32,7 +32,7 @@ tests "not live" --numprocesses=2
 # The same schedules each time: what is red was broken by the change. `make nightly` plays fresh ones.
 check python -m tests.simulator --seed 0 --schedules 20000
 # Two at a time: most of it is waiting for time-outs of real servers. What was too slow for that runs again alone.
-tests live --numprocesses=2 --dist=loadfile --durations=15
+tests live --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=15
 # Last, where a log that was cut still has it.
 if [ ${#failed[@]} -gt 0 ]; then
     printf '== FAILED: %s\n' "${failed[@]}"

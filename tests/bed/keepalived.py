@@ -82,7 +82,9 @@ class Keepalived:
     def kill(self) -> None:
         """It and its child are gone at once, and clean up nothing."""
         assert self._process is not None
-        for pid in (self._process.pid, int(self._vrrp_pid.read_text())):
+        child = int(self._vrrp_pid.read_text())
+        os.kill(child, signal.SIGSTOP)  # or it would clean up when it hears that its parent is gone
+        for pid in (self._process.pid, child):
             os.kill(pid, signal.SIGKILL)
         self._process.wait()
 

@@ -202,7 +202,11 @@ class Systemd:
         if self._process.poll() is not None:
             raise AssertionError(f"systemd was not started:\n{tail(self.log_file)}")
         for pid in _children(self._process.pid):
-            if Path(f"/proc/{pid}/comm").read_text().strip() == "systemd":
+            try:
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # a command of the script, and over
+            if name == "systemd":
                 self._first = pid
                 return True
         return False
