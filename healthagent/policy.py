@@ -35,17 +35,13 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
-WILDCARDS = ("0.0.0.0", "::", "", "*")  # hosts of `listen` that are no address to be reached by
-
-
 def address_of(settings: Settings) -> str | None:
     """host:port of this node's PostgreSQL as other nodes reach it."""
     if settings.witness:
         return None
     if settings.postgres.address is not None:
         return str(settings.postgres.address)
-    listen = settings.listen.host
-    host = socket.gethostname() if listen in WILDCARDS else listen
+    host = socket.gethostname() if settings.listen.everywhere else settings.listen.host
     port = (settings.postgres.dsn.get("port") or os.environ.get("PGPORT") or "5432").split(",")[0]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -54,6 +50,6 @@ def own_url(settings: Settings) -> str:
     """Where others reach this agent: by the host of its PostgreSQL where it listens on every address."""
     listen, address = settings.listen, address_of(settings)
     host = str(listen).rpartition(":")[0]
-    if listen.host in WILDCARDS and address is not None:
+    if listen.everywhere and address is not None:
         host = address.rpartition(":")[0]
     return f"{'https' if settings.tls.cert else 'http'}://{host}:{listen.port}"

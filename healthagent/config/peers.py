@@ -44,9 +44,10 @@ class BaseUrl:
             reject(want, node)
         scheme, host = match[1].lower(), (match[2] or match[3]).lower()
         port = int(match[4] or (80 if scheme == "http" else 443))
-        if not is_host(host) or not 1 <= port <= 65535 or host in ("0.0.0.0", "::"):
+        address = Address(host, port)
+        if not is_host(host) or not 1 <= port <= 65535 or address.everywhere:
             reject(want, node)
-        return f"{scheme}://{Address(host, port)}"
+        return f"{scheme}://{address}"
 
     def spell(self, value: str) -> str:
         return spell_text(value)

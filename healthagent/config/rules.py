@@ -164,8 +164,7 @@ def _listeners(settings: Settings) -> Iterator[Broken]:
 
 def _overlap(one: Address, other: Address) -> bool:
     """Say whether the second could not be bound beside the first."""
-    hosts = {one.host, other.host}
-    return one.port == other.port != 0 and (len(hosts) == 1 or not hosts.isdisjoint({"0.0.0.0", "::"}))
+    return one.port == other.port != 0 and (one.host == other.host or one.everywhere or other.everywhere)
 
 
 def _pairs(settings: Settings) -> Iterator[Broken]:

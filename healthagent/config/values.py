@@ -194,6 +194,11 @@ class Address:
     host: str
     port: int
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether it is every address of a machine to listen on, and so none to be reached by."""
+        return self.host in ("0.0.0.0", "::")
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -228,7 +233,7 @@ class HostPort:
         address = Address(match[1] or match[2], int(match[3]))
         if not is_host(address.host) or address.port > 65535:
             reject(want, node)
-        if not self.listening and (address.port == 0 or address.host in ("0.0.0.0", "::")):
+        if not self.listening and (address.port == 0 or address.everywhere):
             reject(f"{want}, as other nodes reach it", node)
         return address
 

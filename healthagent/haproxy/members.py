@@ -6,8 +6,6 @@ from urllib.parse import urlsplit
 from healthagent.config import Address, PeerEntry, Settings
 from healthagent.haproxy.nodes import HaproxyNode, NodeError
 
-_EVERY_ADDRESS = ("0.0.0.0", "::")
-
 
 def nodes_of(settings: Settings) -> list[HaproxyNode]:
     """Return this node and its data peers, by name, so that every node writes the same file.
@@ -58,12 +56,12 @@ def _peer(peer: PeerEntry) -> HaproxyNode:
 
 def _this(settings: Settings) -> HaproxyNode:
     listen = settings.listen
-    http_host = settings.name if listen.host in _EVERY_ADDRESS else listen.host
+    http_host = settings.name if listen.everywhere else listen.host
     port = settings.postgres.dsn.get("port") or os.environ.get("PGPORT") or "5432"
     postgres = settings.postgres.address or Address(http_host, int(port))
     agent_check = settings.agent_check.listen
     agent_host = None
-    if agent_check is not None and agent_check.host not in _EVERY_ADDRESS:
+    if agent_check is not None and not agent_check.everywhere:
         agent_host = agent_check.host
     return HaproxyNode(
         settings.name,
