@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -203,8 +204,10 @@ def test_a_role_that_may_see_less_is_told_what_is_missing(tmp_path: Path, stream
 def test_all_slots_taken(tmp_path: Path, start_cluster: StartCluster) -> None:
     settings = {"max_connections": 8, "superuser_reserved_connections": 3, "max_wal_senders": 0}
     [node] = start_cluster(1, settings={**settings, "wal_level": "minimal"}).nodes
-    holders = [hold(node) for _ in range(4)]  # with the agent's own five of five
-    with Agent(tmp_path, node, settings={"postgres": {"reconnect_every": "1s"}}) as agent:
+    reconnecting = {"postgres": {"reconnect_every": "1s"}}
+    with ExitStack() as holders, Agent(tmp_path, node, settings=reconnecting) as agent:
+        for _ in range(4):  # with the agent's own five of five
+            holders.enter_context(hold(node))
         agent.wait_for("/primary", 200)
         until(
             lambda: any("no connection slot" in alarm for alarm in agent.status()["alarms"]), 10, "an alarm"
@@ -213,11 +216,10 @@ def test_all_slots_taken(tmp_path: Path, start_cluster: StartCluster) -> None:
             assert agent.get("/primary").status == 200  # its own connection lives
             time.sleep(0.1)
         agent.kill()
-        holders.append(hold(node))
+        holders.enter_context(hold(node))
         agent.start()
         agent.wait_for("/primary", 503, "no_connection_slot")
-        for holder in holders:
-            holder.close()
+        holders.close()
         agent.wait_for("/primary", 200)
 
 
