@@ -498,7 +498,7 @@ REFUSED = [
         view(peers=[silent(called=1.2)], remembered=memory(yielded_until=NOW - 1.199)),
         DEFAULT,
         Reason.START_GATE,
-        "newly primary: not every peer asked since it yields to nobody",
+        "newly primary: not every peer has been asked since this node stopped yielding 1.2 s ago",
         id="the only peer, silent, was asked while this node still yielded",
     ),
     pytest.param(

@@ -223,10 +223,14 @@ def _refused_by_silence(view: View, policy: Policy) -> Verdict | None:
 
 def _refused_by_own_word(view: View) -> Verdict | None:
     """Rule 7 again: a silent one may have come back, and serve because it has read that this node yields."""
-    last = last_round(view)
-    if last is None or last.begun_at >= view.memory.yielded_until:
+    last, yielded_until = last_round(view), view.memory.yielded_until
+    if last is None or last.begun_at >= yielded_until:
         return None
-    return refusal(Reason.START_GATE, "newly primary: not every peer asked since it yields to nobody")
+    return refusal(
+        Reason.START_GATE,
+        f"newly primary: not every peer has been asked since this node stopped yielding "
+        f"{view.now - yielded_until:.1f} s ago",
+    )
 
 
 def _still_serving(peer: Peer, view: View, policy: Policy) -> Verdict | None:

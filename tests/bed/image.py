@@ -33,7 +33,7 @@ PIP_SETTINGS = {
 # where cgroups of both versions are mounted podman refuses to run: hide the second, here only
 SEPARATE = ("unshare", "-m", "sh", "-c", 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"', "sh")
 # what only prepares takes what the tests beside it leave: those look at time-outs
-LAST = ("nice", "-n", "19")
+LOW_PRIORITY = ("nice", "-n", "19")
 # what a container may not raise is given to it as it is: there may be no right to set limits here
 LIMITS = ("--cgroups=disabled", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=500:500")
 
@@ -63,7 +63,7 @@ class Images:
 
     def build(self) -> None:
         """Build IMAGE as users do, with `make image`."""
-        self._ran(*LAST, "podman", "import", str(_base_tar(self.folder)), BASE, timeout=300)
+        self._ran(*LOW_PRIORITY, "podman", "import", str(_base_tar(self.folder)), BASE, timeout=300)
         settings = {"cert": f"{CERTIFICATES}/ca-certificates.crt"} | {
             name: os.environ[variable] for name, variable in PIP_SETTINGS.items() if variable in os.environ
         }
@@ -74,7 +74,15 @@ class Images:
             *("--isolation=chroot", "--network=host", f"--build-arg=BASE_IMAGE={BASE}"),
             *(f"--volume={CERTIFICATES}:{CERTIFICATES}:ro", f"--volume={config}:/etc/pip.conf:ro"),
         )
-        make = (*LAST, "make", "-C", str(CHECKOUT), "image", f"IMAGE={IMAGE}", f"ARGS={' '.join(arguments)}")
+        make = (
+            *LOW_PRIORITY,
+            "make",
+            "-C",
+            str(CHECKOUT),
+            "image",
+            f"IMAGE={IMAGE}",
+            f"ARGS={' '.join(arguments)}",
+        )
         self._ran(*make, timeout=600)
 
     def inspect(self) -> dict[str, Any]:
@@ -132,7 +140,7 @@ def _base_tar(folder: Path) -> Path:
         return tar
     root = folder / "root"
     command = [
-        *LAST,
+        *LOW_PRIORITY,
         "debootstrap",
         "--variant=minbase",
         f"--include={PACKAGES}",
@@ -146,7 +154,7 @@ def _base_tar(folder: Path) -> Path:
     whole = tar.with_suffix(".part")
     excluded = ["--exclude=./var/cache/apt/*", "--exclude=./var/lib/apt/lists/*", "--exclude=./dev/*"]
     subprocess.run(
-        [*LAST, "tar", "-C", str(root), *excluded, "-cf", str(whole), "."], check=True, timeout=300
+        [*LOW_PRIORITY, "tar", "-C", str(root), *excluded, "-cf", str(whole), "."], check=True, timeout=300
     )
     whole.rename(tar)
     shutil.rmtree(root)

@@ -225,12 +225,14 @@ def test_all_slots_taken(tmp_path: Path, start_cluster: StartCluster) -> None:
 
 def hold(node: Node) -> socket.socket:
     """Log in as an ordinary role, and stay; the slot that another has left may be free only soon."""
-    held: list[socket.socket] = []
-    until(lambda: log_in(node, held), 5, "a slot is free")
-    return held[0]
+    began = time.monotonic()
+    while (client := log_in(node)) is None:
+        assert time.monotonic() - began < 5, "no slot came free in 5 s"
+        time.sleep(0.05)
+    return client
 
 
-def log_in(node: Node, held: list[socket.socket]) -> bool:
+def log_in(node: Node) -> socket.socket | None:
     """Try once; PostgreSQL says that there is no slot only after it has let the user in."""
     client = socket.create_connection((node.host, node.port), 5)
     words = b"user\0healthagent\0database\0postgres\0\0"
@@ -239,10 +241,9 @@ def log_in(node: Node, held: list[socket.socket]) -> bool:
     while part := client.recv(4096):
         said += part
         if said.endswith(READY_FOR_QUERY):
-            held.append(client)
-            return True
+            return client
     client.close()
-    return False
+    return None
 
 
 def test_a_crash_loop_is_never_served_in_between(tmp_path: Path, postgres: Node) -> None:
